@@ -21,6 +21,10 @@ class Media:
     """Decoded bytes; 0 when the provider fetches it itself."""
     width: int = 0
     height: int = 0
+    pages: int = 0
+    """Of a document; 0 when not known."""
+    duration_seconds: int = 0
+    """Of sound, rounded up; 0 when not known."""
     detail: str = ""
     """The request's own word for resolution (`low`, `high`, `original`, a Gemini media resolution)."""
 
@@ -60,6 +64,9 @@ class RequestFacts:
     region: str | None = None
     web_searches_max: int = 0
     """The most searches the answer may make and bill; a dialect puts its own ceiling where the request names none."""
+    server_tools: bool = False
+    """The provider may run tools of its own while answering (search, fetch, MCP, code); what they bring is input that
+    nobody can see in the body, and each round reads the whole input again."""
     wants_usage: bool = True
     """False: a streamed answer would not carry usage unless asked (OpenAI chat without include_usage)."""
 

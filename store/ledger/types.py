@@ -118,6 +118,8 @@ class HoldRequest:
     revision: int = 0
     """Governance revision the caps were resolved against; an older one than the store's is answered `Stale`."""
     facts: CallFacts = field(default_factory=CallFacts)
+    waiting_bytes: int = 0
+    """Memory this call keeps while it waits in line (its buffered body); the line is bounded in calls and in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,3 +193,7 @@ class Settled:
     """More was posted than had been held."""
     repeated: bool = False
     """The call was settled before; nothing changed."""
+    adjusted: bool = False
+    """The call had been posted unconfirmed; the difference was booked now."""
+    spooled: bool = False
+    """The store cannot be written: the settlement is safe in a file and will be booked later. `caps` is empty."""

@@ -1,0 +1,47 @@
+"""Keeps logs.db complete: what the ledger has posted and the logs do not know is written from the ledger's rows."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+from store.clock import Clock
+from store.database import Database
+from store.errors import StoreUnavailable
+from store.ledger.history import PostRecord, posts_since
+from store.logs.catch_up import BATCH_POSTS, CatchUpReport, catch_up, read_watermark
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 5.0
+GRACE_MS = 10_000
+"""A younger post's row may still be on its way from a worker."""
+
+
+def complete_logs(ledger: Database, logs: Database, clock: Clock) -> CatchUpReport:
+    """One pass. Raises StoreUnavailable."""
+    with logs.read() as connection:
+        watermark = read_watermark(connection)
+    return catch_up(logs, _posts(ledger, watermark), now_ms=clock.now_ms(), grace_ms=GRACE_MS)
+
+
+def _posts(ledger: Database, after: int) -> Iterator[PostRecord]:
+    """Posts in pieces, each read in a transaction of its own, so that no long read holds up the ledger."""
+    while True:
+        with ledger.read() as connection:
+            piece = posts_since(connection, after, BATCH_POSTS)
+        yield from piece
+        if len(piece) < BATCH_POSTS:
+            return
+        after = piece[-1].sequence
+
+
+async def keep_logs_complete(ledger: Database, logs: Database, clock: Clock) -> None:
+    """For ever, every few seconds, in a thread."""
+    while True:
+        try:
+            report = await asyncio.to_thread(complete_logs, ledger, logs, clock)
+            if report.inserted:
+                logger.warning("%d log rows were missing and were made from the ledger", report.inserted)
+        except StoreUnavailable as fault:
+            logger.warning("the logs cannot be compared with the ledger now: %s", fault)
+        await asyncio.sleep(PAUSE_SECONDS)

@@ -1,0 +1,405 @@
+"""The addon: mitmproxy's hooks → the chain. One guard: a fault before upstream is a 503, after it a log line.
+
+Works in the project's own workers and, with `-s addons/gateway.py --set tollgate_app_dir=DIR`, in stock mitmweb and mitmdump.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ != "addons.gateway":
+    # Loaded as a script by a stock tool: the packages stand in the parent directory, installed or not.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial, wraps
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.connection import Client
+from mitmproxy.proxy import mode_specs, server_hooks
+
+from addons import chain, outcomes, refuse, stock
+from addons.call import Call
+from addons.providers.registry import is_websocket_path
+from addons.proxy import mitm, tunnel
+from addons.proxy.faults import ProtocolFault
+from addons.refusal import Refusal
+from addons.runtime import Runtime
+from addons.services import ConnectionFacts, Services
+from addons.steps import local
+from addons.steps.identify import key_hash, proxy_credential
+from addons.steps.reserve import remaining_nanos
+from addons.steps.route import provider_of_host
+from store.errors import StoreUnavailable, UserError
+from store.money import plain_usd
+
+logger = logging.getLogger(__name__)
+
+UNAVAILABLE_RETRY_SECONDS = 5
+CLIENT_DISCONNECTED = "Client disconnected."
+"""mitmproxy's words for a client that went away."""
+REALM = 'Basic realm="Tollgate: user name anything, password your virtual key"'
+
+
+def unavailable(reason: str) -> Refusal:
+    """A fault of the gateway's own, closed at the door."""
+    return Refusal(503, "gateway_unavailable", reason, retry_after=UNAVAILABLE_RETRY_SECONDS)
+
+
+type AsyncHook = Callable[["Gateway", http.HTTPFlow], Coroutine[Any, Any, None]]
+
+
+def closed(hook: AsyncHook) -> AsyncHook:
+    """Guard of hooks before upstream: mitmproxy lets a request through when a hook raises, so a fault must become a 503."""
+
+    @wraps(hook)
+    async def guarded(self: "Gateway", flow: http.HTTPFlow) -> None:
+        try:
+            await hook(self, flow)
+        except Exception as fault:
+            if isinstance(fault, StoreUnavailable):
+                logger.error("the ledger cannot be written: %s", fault)
+                refusal = unavailable("The ledger cannot be written now, so nothing may be spent; try again shortly.")
+            else:
+                logger.exception("fault in a hook before upstream; the call was refused")
+                refusal = unavailable("The gateway had a fault of its own; nothing was sent and nothing was charged.")
+            self.refuse_flow(flow, refusal)
+
+    return guarded
+
+
+def quiet(hook: Callable[["Gateway", http.HTTPFlow], None]) -> Callable[["Gateway", http.HTTPFlow], None]:
+    """Guard of hooks after upstream: nothing we do may hurt the bytes that the client is owed."""
+
+    @wraps(hook)
+    def guarded(self: "Gateway", flow: http.HTTPFlow) -> None:
+        try:
+            hook(self, flow)
+        except Exception:
+            logger.exception("fault in a hook after upstream; the answer was passed on")
+
+    return guarded
+
+
+def _reverse_target(flow: http.HTTPFlow) -> tuple[str, int] | None:
+    """In a stock tool's reverse mode the target names the provider; the project's own listeners are never in that mode."""
+    mode = flow.client_conn.proxy_mode
+    return mode.address if isinstance(mode, mode_specs.ReverseMode) else None
+
+
+class Gateway:
+    """mitmproxy addon. `runtime` None: built from the option `tollgate_app_dir` when a stock tool starts."""
+
+    name = "tollgate"
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        self._runtime = runtime
+        self.calls: dict[str, Call] = {}
+        """Calls in flight, by flow id."""
+
+    @property
+    def runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise RuntimeError("the gateway has not started yet")
+        return self._runtime
+
+    @property
+    def services(self) -> Services:
+        return self.runtime.services
+
+    # Client connections
+
+    def client_connected(self, client: Client) -> None:
+        if self._runtime is not None:
+            self.services.connections[client.id] = ConnectionFacts(port=client.sockname[1])
+
+    def client_disconnected(self, client: Client) -> None:
+        if self._runtime is None:
+            return
+        self.services.connections.pop(client.id, None)
+        for call in list(self.calls.values()):
+            if call.flow.client_conn is client and call.hold is None:
+                self.services.ledger.cancel(call.id)
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """CONNECT: 407 for an unknown key (or a missing one where it is required), 403 for a denied address, else 200."""
+        try:
+            self._http_connect(flow)
+        except Exception:
+            logger.exception("fault while deciding a CONNECT; it was refused")
+            self._refuse_connect(flow, unavailable("The gateway had a fault of its own."))
+
+    def _http_connect(self, flow: http.HTTPFlow) -> None:
+        runtime, services = self.runtime, self.services
+        header = flow.request.headers.pop("proxy-authorization", "")
+        facts = services.connections.setdefault(flow.client_conn.id, ConnectionFacts())
+        facts.credentials = header
+        value = proxy_credential(header) if header else None
+        snapshot = services.snapshots.current
+        if value is not None and key_hash(value) not in snapshot.by_hash:
+            self._refuse_connect(flow, Refusal(407, "virtual_key_not_found", "The proxy credentials name no virtual key."))
+            return
+        if value is None and runtime.require_auth and facts.port not in services.policy.listener_keys:
+            message = "This proxy needs a virtual key: http://NAME:sk-bf-…@HOST:PORT."
+            self._refuse_connect(flow, Refusal(407, "virtual_key_required", message))
+            return
+        mitm.route(flow, runtime.upstream_proxy)
+        host, port = flow.request.host, flow.request.port
+        if provider_of_host(snapshot, host) is not None:
+            return
+        if runtime.unmatched == "deny":
+            reason: str | None = "this gateway forwards to known providers only (gateway.forward.unmatched)"
+        else:
+            reason = runtime.egress.check(host, port)
+        if reason is not None:
+            self._refuse_connect(flow, Refusal(403, "address_denied", f"The gateway does not connect to {host}:{port}: {reason}."))
+
+    def _refuse_connect(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
+        content = refuse.body(refusal, "openai", self._new_id(), {})
+        flow.response = http.Response.make(refusal.status, content, {"content-type": "application/json"})
+        if refusal.status == 407:
+            flow.response.headers["proxy-authenticate"] = REALM
+
+    def is_intercepted(self, host: str, port: int) -> bool:
+        """Whether a CONNECT to `host` is decrypted: exactly when it belongs to a known provider."""
+        return provider_of_host(self.services.snapshots.current, host) is not None
+
+    def sni_allowed(self, connect_host: str, sni: str) -> bool:
+        """Inside an intercepted CONNECT the TLS handshake must ask for the same provider."""
+        snapshot = self.services.snapshots.current
+        return provider_of_host(snapshot, connect_host) is provider_of_host(snapshot, sni)
+
+    def next_layer(self, data: Any) -> None:
+        tunnel.decide(data, self.is_intercepted, sni_allowed=self.sni_allowed)
+
+    def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
+        self.runtime.egress.server_connect(data)
+
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        self.runtime.egress.server_connected(data)
+
+    # One exchange
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        try:
+            self._head(flow)
+        except Exception:
+            logger.exception("fault at a request head; the call was refused")
+            self.refuse_flow(flow, unavailable("The gateway had a fault of its own; nothing was sent and nothing was charged."))
+
+    def _head(self, flow: http.HTTPFlow) -> None:
+        services = self.services
+        call = Call(self._new_id(), flow, services.clock.now_ms(), services.clock.monotonic())
+        self.calls[flow.id] = call
+        if self.runtime.draining:
+            self.refuse_flow(flow, unavailable("The gateway is being stopped; connect again."))
+            return
+        chain.head(call, services, mitm.request_form(flow), mitm.connect_target(flow) or _reverse_target(flow))
+        if call.refusal is None and "upgrade" in flow.request.headers and not call.plain:
+            self._refuse_upgrade(call)
+        mitm.route(flow, self.runtime.upstream_proxy)
+        if call.refusal is not None:
+            self._answer_refused(call)
+        elif chain.is_streamed_through(call):
+            flow.request.stream = True
+            call.sent = True
+        elif not call.local:
+            # The answer must be readable as it flows, so it must not come compressed.
+            flow.request.headers["accept-encoding"] = "identity"
+        if call.plain:
+            self._check_plain(call)
+
+    def _check_plain(self, call: Call) -> None:
+        request = call.flow.request
+        reason = self.runtime.egress.check(request.host, request.port)
+        if self.runtime.unmatched == "deny":
+            reason = "this gateway forwards to known providers only (gateway.forward.unmatched)"
+        elif self.runtime.require_auth and call.key_hash not in self.services.snapshots.current.by_hash:
+            reason = "this proxy needs a virtual key"
+        if reason is not None:
+            call.flow.request.stream = False
+            call.refuse(Refusal(403, "address_denied", f"The gateway does not connect to {request.host}: {reason}."))
+            self._answer_refused(call)
+
+    def _refuse_upgrade(self, call: Call) -> None:
+        """WebSocket sessions on provider paths are not metered yet; 426 sends clients to HTTP at once."""
+        request = call.flow.request
+        if request.headers.get("upgrade", "").lower() == "websocket" and call.family is not None:
+            if call.family.website and not is_websocket_path(call.family, call.provider_path):
+                return
+            call.refuse(Refusal(426, "upgrade_required", "WebSocket sessions are not metered here; use HTTP."))
+
+    @closed
+    async def request(self, flow: http.HTTPFlow) -> None:
+        call = self.calls.get(flow.id)
+        if call is None or flow.response is not None or call.refusal is not None or flow.request.stream:
+            return
+        if call.local:
+            flow.response = await local.answer(call, self.services, self.runtime.local)
+        else:
+            await chain.body(call, self.services)
+        if call.refusal is not None:
+            self._answer_refused(call)
+            return
+        if not call.local:
+            call.sent = True
+            self.runtime.watchdog.sent(flow)
+            call.cut_stream = partial(mitm.cut_stream, flow)
+
+    @quiet
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        call = self.calls.get(flow.id)
+        if call is None or call.refusal is not None or call.local or flow.response is None:
+            return
+        if call.plain or call.dialect is None:
+            flow.response.stream = True
+            if not call.plain:
+                chain.answer(call, self.services)
+            return
+        self.runtime.watchdog.headers(flow)
+        chain.answer(call, self.services)
+        if call.streaming:
+            mitm.make_cuttable(flow)
+        headers = flow.response.headers
+        headers["x-tollgate-request-id"] = call.id
+        if call.trimmed_to is not None:
+            headers["x-tollgate-trimmed"] = str(call.trimmed_to)
+        if call.streaming:
+            self._remaining_header(call, None)
+
+    @quiet
+    def response(self, flow: http.HTTPFlow) -> None:
+        call = self.calls.pop(flow.id, None)
+        if call is None:
+            return
+        self.runtime.watchdog.done(flow)
+        if call.reader is not None and not call.streaming and flow.response is not None and flow.response.raw_content:
+            call.reader.feed(flow.response.raw_content)
+            call.reader.finish()
+        self._finish(call, outcomes.COMPLETE if call.refusal is None else outcomes.NOT_SENT)
+        if call.hold is not None and call.refusal is None and not call.streaming and flow.response is not None:
+            if call.priced:
+                flow.response.headers["x-tollgate-cost-usd"] = plain_usd(call.cost_nanos)
+            self._remaining_header(call, call.cost_nanos)
+
+    @quiet
+    def error(self, flow: http.HTTPFlow) -> None:
+        call = self.calls.pop(flow.id, None)
+        if call is None:
+            return
+        self.runtime.watchdog.done(flow)
+        call.note = flow.error.msg if flow.error else ""
+        self._finish(call, self._how_it_broke(call))
+
+    def _how_it_broke(self, call: Call) -> str:
+        flow = call.flow
+        if call.refusal is not None or not call.sent:
+            return outcomes.NOT_SENT
+        if call.cut:
+            return outcomes.CUT
+        if flow.server_conn.timestamp_start is None:
+            call.sent = False
+            return outcomes.UPSTREAM_FAILED
+        if mitm.timed_out(flow) is not None:
+            return outcomes.TIMED_OUT
+        if self.runtime.draining and self.runtime.grace_over:
+            return outcomes.STOPPED
+        return outcomes.CLIENT_LEFT if call.note == CLIENT_DISCONNECTED else outcomes.UPSTREAM_FAILED
+
+    def _finish(self, call: Call, outcome: str) -> None:
+        chain.end(call, self.services, outcome)
+        feed = self.runtime.feed
+        if feed is not None and not call.plain:
+            secrets = (call.provider_key.value,) if call.provider_key is not None else ()
+            feed.offer(call.flow, secrets=secrets)
+
+    def _remaining_header(self, call: Call, cost_nanos: int | None) -> None:
+        left = remaining_nanos(call.hold, cost_nanos)
+        if left is not None and call.flow.response is not None:
+            call.flow.response.headers["x-tollgate-budget-remaining-usd"] = plain_usd(left)
+
+    # Refusals
+
+    def refuse_flow(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
+        """Answer a flow with a refusal whatever state its call is in; what it holds is voided when the flow ends."""
+        if self._runtime is None:
+            # A stock tool listens before the stores are open, or they could not be opened at all.
+            content = refuse.body(refusal, "openai", "", {})
+            flow.request.stream = False
+            flow.response = http.Response.make(refusal.status, content, {"content-type": "application/json"})
+            return
+        call = self.calls.get(flow.id)
+        if call is None:
+            now = self.services.clock.now_ms()
+            call = self.calls[flow.id] = Call(self._new_id(), flow, now, self.services.clock.monotonic())
+        call.refuse(refusal)
+        self._answer_refused(call)
+
+    def _answer_refused(self, call: Call) -> None:
+        refusal, flow = call.refusal, call.flow
+        if refusal is None:
+            return
+        status, headers, body = self.write_refusal(call, refusal)
+        flow.request.stream = False
+        flow.response = http.Response.make(status, body, http.Headers(headers))
+
+    def write_refusal(self, call: Call, refusal: Refusal) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and body of a refusal in the caller's dialect."""
+        request = call.flow.request
+        headers = refuse.headers(refusal, call.error_dialect, call.id)
+        agent, originator = request.headers.get("user-agent", ""), request.headers.get("originator", "")
+        if self.services.policy.codex_usage_limit and refuse.is_codex(agent, originator):
+            special = refuse.for_codex(refusal, call.id)
+            if special is not None:
+                return special[0], headers, special[1]
+        extra = {
+            "provider": call.provider.name if call.provider else None,
+            "original_model_requested": call.requested_model or None,
+            "request_type": call.operation or None,
+        }
+        return refusal.status, headers, refuse.body(refusal, call.error_dialect, call.id, extra)
+
+    def write_fault(self, fault: ProtocolFault) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """The proxy core's own error pages (413, 502, 504 …) as refusals in the caller's dialect."""
+        refusal = Refusal(fault.status, fault.code, fault.message)
+        call = self.calls.get(fault.flow.id) if fault.flow is not None else None
+        if call is not None:
+            call.note = fault.message
+            return self.write_refusal(call, refusal)
+        call_id = self._new_id()
+        return refusal.status, refuse.headers(refusal, "openai", call_id), refuse.body(refusal, "openai", call_id, {})
+
+    def _new_id(self) -> str:
+        return self.services.ids.new()
+
+    # Stock tools
+
+    def load(self, loader: Any) -> None:
+        mitm.install()
+        if self._runtime is None:
+            loader.add_option(stock.APP_DIR_OPTION, str, "", stock.APP_DIR_HELP)
+            stock.prepare_options()
+
+    async def running(self) -> None:
+        if self._runtime is None:
+            try:
+                self._runtime = await stock.open_stock_runtime()
+            except UserError as fault:
+                logger.error("tollgate refuses every call: %s", fault)
+                return
+        mitm.set_fault_writer(self.write_fault)
+
+    async def done(self) -> None:
+        """Settle what is still open; the worker has drained already, a stock tool has not."""
+        for call in list(self.calls.values()):
+            self.calls.pop(call.flow.id, None)
+            if call.recorded or call.settled:
+                continue
+            self._finish(call, outcomes.STOPPED)
+        if self._runtime is not None and self._runtime.owned_by_addon:
+            await self._runtime.close()
+
+
+if __name__ != "addons.gateway":
+    addons = [Gateway()]

@@ -1,0 +1,12 @@
+"""How an exchange ended: the short words that the ledger's rows and the logs carry."""
+
+COMPLETE = "complete"
+CLIENT_LEFT = "client_left"
+UPSTREAM_FAILED = "upstream_failed"
+"""The provider's side broke: before it answered nothing is charged, in the middle what came is."""
+TIMED_OUT = "timed_out"
+CUT = "cut"
+"""The provider ignored the output limit and the gateway ended the stream."""
+STOPPED = "stopped"
+"""The gateway was stopped before the answer was complete."""
+NOT_SENT = "not_sent"

@@ -1,0 +1,84 @@
+"""The management API for commands: the running gateway's, or one opened on the stores while no gateway runs."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from addons.process.client import ConsoleClient, Json, find_running
+from store.errors import NotFound, UserError
+
+KEYS = "/api/governance/virtual-keys"
+BUDGETS = "/api/governance/budgets"
+TEAMS = "/api/governance/teams"
+CUSTOMERS = "/api/governance/customers"
+KEY_PREFIX = "sk-bf-"
+
+
+@contextmanager
+def management(app_dir: Path) -> Iterator[ConsoleClient]:
+    """A client of the management API of `app_dir`. Raises UserError when nothing was ever started there."""
+    running = find_running(app_dir)
+    if running is not None:
+        yield running.client()
+        return
+    from addons.process.offline import offline_console
+
+    with offline_console(app_dir) as client:
+        yield client
+
+
+def list_keys(client: ConsoleClient) -> list[Json]:
+    """Every virtual key as the API shows it."""
+    found: list[Json] = client.get(KEYS)["virtual_keys"]
+    return found
+
+
+def list_budgets(client: ConsoleClient) -> list[Json]:
+    """Every budget as the API shows it."""
+    found: list[Json] = client.get(BUDGETS)["budgets"]
+    return found
+
+
+def find_key(client: ConsoleClient, wanted: str) -> Json:
+    """The virtual key with this id, name or value. Raises NotFound; a value is never repeated."""
+    keys = list_keys(client)
+    if wanted.startswith(KEY_PREFIX):
+        for key in keys:
+            if key.get("value") == wanted:
+                return key
+        raise NotFound("no virtual key has that value, or only hashes are kept: give the key's name")
+    return _pick(keys, wanted, "virtual key", "tollgate keys list")
+
+
+def find_budget(client: ConsoleClient, wanted: str) -> Json:
+    """The budget with this id or name. Raises NotFound, or UserError when several have the name."""
+    return _pick(list_budgets(client), wanted, "budget", "tollgate budgets list")
+
+
+def find_owner(client: ConsoleClient, path: str, plural: str, what: str, wanted: str) -> Json:
+    """The team or customer with this id or name. Raises NotFound."""
+    return _pick(client.get(path)[plural], wanted, what, "the dashboard")
+
+
+def item(path: str, entity: Json, *rest: str) -> str:
+    """The API's address of one entity."""
+    return "/".join([path, quote(str(entity["id"]), safe=""), *rest])
+
+
+def _pick(entities: Sequence[Json], wanted: str, what: str, where: str) -> Json:
+    by_id = [entity for entity in entities if entity["id"] == wanted]
+    found = by_id or [entity for entity in entities if entity.get("name") == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"several {what}s are named {wanted!r}: give the id, one of {', '.join(str(e['id']) for e in found)}")
+    close = difflib.get_close_matches(wanted, [_name(entity) for entity in entities], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"{where} shows what there is"
+    raise NotFound(f"there is no {what} {wanted!r}: {hint}")
+
+
+def _name(entity: dict[str, Any]) -> str:
+    return str(entity.get("name") or entity["id"])

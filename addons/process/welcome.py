@@ -1,0 +1,42 @@
+"""What `serve` says when it starts: what was seeded, what is ignored, and at the very first start the next steps, ready to paste."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from store.config_store.bootstrap import BootstrapReport
+from store.settings import Settings
+
+
+def welcome(
+    app_dir: Path, settings: Settings, report: BootstrapReport, gateway: str, console_link: str, inspector_link: str | None
+) -> Iterator[str]:
+    """The lines before `ready`, in the order a reader needs them."""
+    if report.seeded:
+        yield f"seeded the configuration store from config.json"
+    if report.ignored:
+        yield (
+            f"ignored in config.json, because the store has data: {', '.join(report.ignored)}"
+            " (serve --reseed applies the file)"
+        )
+    if not settings.encryption_key:
+        yield f"note: no encryption_key is set; provider keys and virtual keys in {app_dir / 'config.db'} are readable"
+    if report.default_key_value:
+        yield from _first_steps(app_dir, gateway, report.default_key_value)
+    yield f"dashboard  {console_link}"
+    if inspector_link:
+        yield f"inspector  {inspector_link}"
+
+
+def _first_steps(app_dir: Path, gateway: str, key: str) -> Iterator[str]:
+    directory = f" --app-dir {shlex.quote(str(app_dir))}"
+    program = shlex.quote(sys.argv[0]) if sys.argv and sys.argv[0].endswith("tollgate") else "uv run run_gateway.py"
+    yield "first start: made the virtual key 'default' (every provider, your own provider credentials, no budget yet)"
+    yield f"  key              {key}"
+    yield f'  any program      eval "$({program} env{directory})"'
+    yield f"  one run, capped  {program} exec{directory} --budget 2usd -- claude"
+    yield f"  OpenAI SDK       base_url={gateway}/openai/v1"
+    yield f"  Anthropic SDK    base_url={gateway}/anthropic"
+    yield f"  Gemini SDK       base_url={gateway}/genai"
+    yield "  next: open the dashboard and give the key a budget"

@@ -1,0 +1,76 @@
+"""One worker: a slim mitmproxy master with the addon on the inherited socket. Started by the supervisor, ends with it."""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+from addons.gateway import Gateway
+from addons.inspector import InspectorFeed
+from addons.process.children import adopt, read_spec, report_ready, run_loop, until_told_to_end
+from addons.process.options import ChildSpec
+from addons.proxy import mitm
+from addons.runtime import Address, Runtime, limits_of, open_runtime
+from store.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+DRAIN_POLL_SECONDS = 0.05
+
+
+async def work(spec: ChildSpec, settings: Settings) -> None:
+    """Serve until told to end; then drain: stop accepting, let calls finish, settle the rest, close."""
+    app_dir = Path(spec.app_dir)
+    other_ports = tuple(port for port in (spec.console_port, spec.inspect_port, spec.feed_port) if port)
+    address = Address(spec.host, spec.port, other_ports)
+    feed = None
+    if spec.feed_port:
+        feed = InspectorFeed(("127.0.0.1", spec.feed_port), spec.feed_token)
+        feed.start()
+    mitm.install()
+    mitm.set_limits(limits_of(settings))
+    runtime = await open_runtime(app_dir, settings, address, version=spec.version, feed=feed)
+    options = mitm.make_options(confdir=app_dir / "ca", listening_on_loopback=address.on_loopback)
+    master = mitm.SlimMaster(options, upstream_proxy=runtime.upstream_proxy)
+    gateway = Gateway(runtime)
+    master.addons.add(gateway)
+    running = asyncio.get_running_loop().create_task(master.run(), name="mitmproxy master")
+    await mitm.serve_sockets(master, adopt(spec.gateway_fds))
+    for fds in spec.listener_fds:
+        await mitm.serve_sockets(master, adopt(fds))
+    end = until_told_to_end()
+    report_ready()
+    await asyncio.wait({running, end}, return_when=asyncio.FIRST_COMPLETED)
+    await drain(gateway, runtime, master, spec.grace)
+    master.shutdown()
+    await running
+    await runtime.close()
+
+
+async def drain(gateway: Gateway, runtime: Runtime, master: mitm.SlimMaster, grace: float) -> None:
+    """Stop accepting, let calls in flight finish within `grace` seconds, then end and settle what is left."""
+    runtime.draining = True
+    await mitm.stop_accepting(master)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace
+    while gateway.calls and loop.time() < deadline:
+        await asyncio.sleep(DRAIN_POLL_SECONDS)
+    runtime.grace_over = True
+    for call in list(gateway.calls.values()):
+        logger.warning("call %s was still running after the grace of %.0f s and is ended", call.id, grace)
+        if not mitm.cancel_upstream(call.flow, "the gateway is being stopped"):
+            mitm.close_client(call.flow)
+    deadline = loop.time() + 2.0
+    while gateway.calls and loop.time() < deadline:
+        await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+
+def main() -> None:
+    """Entry point of the process."""
+    spec, settings = read_spec("worker")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run_loop(work(spec, settings))
+
+
+if __name__ == "__main__":
+    main()

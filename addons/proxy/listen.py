@@ -1,0 +1,94 @@
+"""Listening: on sockets made here, or inherited from a parent and shared with sibling processes."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any, cast
+
+from mitmproxy import master
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.mode_servers import RegularInstance, ServerInstance
+
+BACKLOG = 1024
+
+
+def open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address a host name stands for ("" is all addresses), on one port. Port 0 is a free one.
+
+    Raises OSError when an address cannot be bound.
+    """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+            wanted = port or (sockets[0].getsockname()[1] if sockets else 0)
+            sockets.append(_listening_socket(family, (address[0], wanted, *address[2:])))
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _listening_socket(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve_sockets(owner: master.Master, sockets: Sequence[socket.socket]) -> None:
+    """Serves the regular proxy mode on listening sockets. The sockets are closed in this process when it stops accepting.
+
+    mitmproxy can only bind addresses itself, so one of its server instances is given our sockets in place of that; its
+    record of listeners then holds them like any other.
+    """
+    addon = _proxyserver(owner)
+    mode = mode_specs.ProxyMode.parse("regular")
+    instance = cast(RegularInstance, ServerInstance.make(mode, addon))
+
+    async def listen(host: str, port: int) -> list[asyncio.Server]:
+        return [await asyncio.start_server(instance.handle_stream, sock=sock, backlog=BACKLOG) for sock in sockets]
+
+    instance.listen = listen  # type: ignore[method-assign, assignment]
+    addon.servers._instances[mode] = instance
+    try:
+        await instance.start()
+    except BaseException:
+        del addon.servers._instances[mode]
+        raise
+    await addon.servers.changed.send()
+
+
+async def serve_address(owner: master.Master, host: str, port: int) -> list[tuple[str, int]]:
+    """Binds and serves an address; returns the addresses it listens on. Raises OSError when it cannot be bound."""
+    sockets = open_sockets(host, port)
+    addresses = [sock.getsockname()[:2] for sock in sockets]
+    try:
+        await serve_sockets(owner, sockets)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return addresses
+
+
+async def stop_accepting(owner: master.Master) -> None:
+    """Closes this process's listeners; live connections go on, and siblings that share a socket are not disturbed."""
+    await _proxyserver(owner).servers.update([])
+
+
+def _proxyserver(owner: master.Master) -> Proxyserver:
+    addon = owner.addons.get("proxyserver")  # type: ignore[no-untyped-call]
+    if not isinstance(addon, Proxyserver):
+        raise RuntimeError("this mitmproxy master has no proxyserver addon")
+    return addon

@@ -1,0 +1,261 @@
+"""Everything the addon works with, opened in the right order and closed in the other: stores, ledger, prices, policy."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from addons.inspector import InspectorFeed
+from addons.policy import AssumedPrice, Policy
+from addons.providers.registry import FAMILIES
+from addons.proxy.egress import Egress
+from addons.proxy.limits import MEBIBYTE, Limits
+from addons.proxy.timeouts import Watchdog
+from addons.proxy.upstream_proxy import UpstreamProxy
+from addons.redact import redact_text
+from addons.services import Services
+from addons.snapshots import SnapshotKeeper
+from addons.steps.learned import Learned
+from addons.steps.local import LocalAnswers
+from store.clock import Clock, Ids, SystemClock
+from store.config_store.build import load_snapshot
+from store.config_store.bootstrap import open_config_store
+from store.config_store.quota import quota_of
+from store.config_store.snapshot import VirtualKey
+from store.config_store.store import ConfigStore
+from store.database import Database, governance_revision
+from store.errors import StoreUnavailable
+from store.ledger.ledger import Ledger
+from store.logs.opening import open_logs
+from store.logs.writer import LogWriter
+from store.prices.book import PriceBook
+from store.prices.limits import LimitsBook
+from store.prices.overrides import load_overrides
+from store.settings import FlatPrice, Settings
+
+logger = logging.getLogger(__name__)
+
+BUILTIN: Mapping[str, str] = {name: name for name in FAMILIES}
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
+BODY_LOG_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class Address:
+    """Where the gateway listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    other_ports: tuple[int, ...] = ()
+    """The gateway's own further ports (console, inspector, listeners): never reachable through it."""
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.host in LOOPBACK_NAMES
+
+
+class UpstreamAddresses:
+    """(host, port) of every configured base URL: the operator's own choice, private or not. Remembered per revision."""
+
+    def __init__(self, snapshots: SnapshotKeeper) -> None:
+        self._snapshots = snapshots
+        self._revision = -1
+        self._found: frozenset[tuple[str, int]] = frozenset()
+
+    def __call__(self, host: str, port: int) -> bool:
+        snapshot = self._snapshots.current
+        if self._revision != snapshot.revision:
+            parts = [urlsplit(provider.base_url) for provider in snapshot.providers.values() if provider.base_url]
+            self._found = frozenset((p.hostname or "", p.port or (443 if p.scheme == "https" else 80)) for p in parts)
+            self._revision = snapshot.revision
+        return (host, port) in self._found
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The addon's surroundings. `owned_by_addon`: a stock tool made it and closes it at the end."""
+
+    services: Services
+    snapshots: SnapshotKeeper
+    ledger: Ledger
+    database: Database
+    logs: LogWriter
+    logs_database: Database
+    egress: Egress
+    watchdog: Watchdog
+    local: LocalAnswers
+    unmatched: str = "tunnel"
+    require_auth: bool = False
+    upstream_proxy: UpstreamProxy | None = None
+    feed: InspectorFeed | None = None
+    draining: bool = False
+    grace_over: bool = False
+    owned_by_addon: bool = False
+
+    async def close(self) -> None:
+        """Settle and write what is left, then close the stores. Safe to call twice."""
+        await self.snapshots.close()
+        await self.ledger.drain(10.0)
+        await self.ledger.close()
+        if self.feed is not None:
+            await self.feed.close()
+        self.logs.close()
+        self.logs_database.close()
+        self.database.close()
+
+
+def policy_of(settings: Settings, address: Address, environ: Mapping[str, str]) -> Policy:
+    """The steps' policy from the settings."""
+    gateway, client = settings.gateway, settings.client
+    unpriced: str | AssumedPrice
+    if isinstance(gateway.unpriced, FlatPrice):
+        # USD per million tokens are, to the digit, pico-dollars per token divided by a million.
+        unpriced = AssumedPrice(
+            input_picos=int(gateway.unpriced.input_per_million_usd * 1_000_000),
+            output_picos=int(gateway.unpriced.output_per_million_usd * 1_000_000),
+        )
+    else:
+        unpriced = gateway.unpriced
+    names = {"localhost", "127.0.0.1", "::1", address.host.lower()}
+    if gateway.public_url:
+        names.add((urlsplit(gateway.public_url).hostname or "").lower())
+    return Policy(
+        enforce_auth=client.enforce_auth_on_inference,
+        default_virtual_key=gateway.default_virtual_key,
+        allow_direct_keys=client.allow_direct_keys,
+        allowed_origins=tuple(client.allowed_origins),
+        unpriced=unpriced,
+        unmetered=gateway.unmetered,
+        trim_output=gateway.trim_output,
+        min_output_tokens=gateway.min_output_tokens,
+        own_names=frozenset(names),
+        own_port=address.port,
+        listener_keys=MappingProxyType({listener.port: listener.virtual_key for listener in gateway.listeners}),
+        max_body_bytes=gateway.limits.max_body_mb * MEBIBYTE,
+        body_log_bytes=0 if client.disable_content_logging else BODY_LOG_BYTES,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The proxy core's limits from the settings."""
+    given = settings.gateway.limits
+    return Limits(
+        max_body_bytes=given.max_body_mb * MEBIBYTE,
+        max_header_bytes=given.max_header_kb * 1024,
+        max_connections=given.max_connections,
+        header_timeout_seconds=float(given.header_timeout_seconds),
+        connect_timeout_seconds=float(given.connect_timeout_seconds),
+        first_byte_timeout_seconds=float(given.first_byte_timeout_seconds),
+        idle_stream_timeout_seconds=float(given.idle_stream_timeout_seconds),
+    )
+
+
+def store_path(app_dir: Path, configured: str | None, name: str) -> Path:
+    """A store's file: as configured, relative to the app directory, else its usual name there."""
+    return app_dir / (configured or name)
+
+
+def open_store(app_dir: Path, settings: Settings, clock: Clock, ids: Ids) -> ConfigStore:
+    """config.db opened and brought up to date. Raises UserError."""
+    database = Database.open(store_path(app_dir, settings.config_store.config.path, "config.db"), clock=clock)
+    database.migrate()
+    return open_config_store(database, settings, clock=clock, ids=ids, builtin=BUILTIN)
+
+
+async def open_runtime(
+    app_dir: Path,
+    settings: Settings,
+    address: Address,
+    *,
+    version: str,
+    environ: Mapping[str, str] = os.environ,
+    clock: Clock | None = None,
+    random: Random | None = None,
+    feed: InspectorFeed | None = None,
+) -> Runtime:
+    """Open the stores and start the ledger. Raises UserError for what the operator can mend, StoreUnavailable otherwise."""
+    clock = clock or SystemClock()
+    ids = Ids(clock)
+    store = open_store(app_dir, settings, clock, ids)
+    ledger = Ledger(
+        store.database,
+        clock=clock,
+        ids=ids,
+        hold_wait_seconds=float(settings.gateway.hold_wait_seconds),
+        lease_dir=app_dir / "leases",
+        spool_dir=app_dir / "spool",
+    )
+    await ledger.start()
+    logs_database = open_logs(store_path(app_dir, settings.logs_store.config.path, "logs.db"), clock=clock)
+    body_bytes = 0 if settings.client.disable_content_logging else BODY_LOG_BYTES
+    retention_days = settings.logs_store.retention_days or settings.client.log_retention_days
+    logs = LogWriter(logs_database, clock=clock, body_bytes=body_bytes, clean=redact_text, retention_days=retention_days)
+    logs.start()
+
+    def load() -> Any:
+        return load_snapshot(store, environ)
+
+    def revision() -> int:
+        with store.database.read() as connection:
+            return governance_revision(connection)
+
+    snapshots = SnapshotKeeper(load, revision, load())
+    snapshots.start()
+    policy = policy_of(settings, address, environ)
+    prices = settings.gateway.prices.file
+    book = PriceBook.load(load_overrides(app_dir / prices) if prices else None)
+    services = Services(
+        policy=policy,
+        snapshots=snapshots,
+        book=book,
+        limits=LimitsBook.load(book),
+        ledger=ledger,
+        logs=logs,
+        learned=Learned(),
+        clock=clock,
+        ids=ids,
+        random=random or SystemRandom(),
+    )
+    unmatched, require_auth = settings.gateway.forward.resolved(on_loopback=address.on_loopback)
+
+    async def quota(key: VirtualKey) -> dict[str, Any]:
+        return await quota_of(store, key)
+
+    def health() -> dict[str, Any] | None:
+        try:
+            revision()
+        except StoreUnavailable:
+            return None
+        return {"db_pings": "ok"}
+
+    return Runtime(
+        services=services,
+        snapshots=snapshots,
+        ledger=ledger,
+        database=store.database,
+        logs=logs,
+        logs_database=logs_database,
+        egress=Egress(
+            (address.port, *address.other_ports),
+            address.on_loopback,
+            settings.gateway.forward.allow,
+            UpstreamAddresses(snapshots),
+        ),
+        watchdog=Watchdog(),
+        local=LocalAnswers(
+            version=version,
+            ca_certificate=app_dir / "ca" / "mitmproxy-ca-cert.pem",
+            quota=quota,
+            health=health,
+            list_models=book.models,
+        ),
+        unmatched=unmatched,
+        require_auth=require_auth,
+        upstream_proxy=UpstreamProxy.parse(settings.gateway.upstream_proxy) if settings.gateway.upstream_proxy else None,
+        feed=feed,
+    )

@@ -1,0 +1,74 @@
+"""What the caller may do: the key is active and not expired, the provider and the model are allowed; its caps are gathered."""
+
+from addons.call import Call, State
+from addons.patterns import matches_any
+from addons.refusal import Refusal
+from addons.services import Services
+from store.config_store.snapshot import ANY, ProviderConfig, Snapshot
+from store.ledger.types import Cap, Enforcement, Unit
+
+
+def authorize(call: Call, services: Services) -> None:
+    """Fill `provider_config`; refuse 403 `virtual_key_blocked`, `provider_blocked` or `model_blocked`."""
+    key = call.virtual_key
+    if key is None or call.provider is None or call.local:
+        call.state = State.AUTHORIZED
+        return
+    if not key.is_active:
+        call.refuse(Refusal(403, "virtual_key_blocked", f"Virtual key '{key.name}' is switched off."))
+        return
+    if key.expires_at_ms is not None and key.expires_at_ms <= services.clock.now_ms():
+        call.refuse(Refusal(403, "virtual_key_blocked", f"Virtual key '{key.name}' has expired."))
+        return
+    candidates = [config for config in key.provider_configs if config.provider in (ANY, call.provider.name)]
+    if not candidates:
+        call.refuse(
+            Refusal(403, "provider_blocked", f"Provider '{call.provider.name}' is not allowed for virtual key '{key.name}'.")
+        )
+        return
+    if not call.model:
+        call.provider_config = candidates[0]
+    else:
+        call.provider_config = next((config for config in candidates if allows(config, call.model)), None)
+        if call.provider_config is None:
+            call.refuse(
+                Refusal(
+                    403,
+                    "model_blocked",
+                    f"Model '{call.model[:120]}' of provider '{call.provider.name}' is not allowed for virtual key '{key.name}'.",
+                )
+            )
+            return
+    call.state = State.AUTHORIZED
+
+
+def allows(config: ProviderConfig, model: str) -> bool:
+    """The block list wins; an empty allow list allows nothing; `*` matches any run of characters."""
+    return not matches_any(config.blacklisted_models, model) and matches_any(config.allowed_models, model)
+
+
+def caps_of(call: Call) -> tuple[Cap, ...]:
+    """Every cap the call touches, narrowest scope first, shortest window first within a scope."""
+    snapshot, key = call.governance(), call.virtual_key
+    caps: list[Cap] = []
+    if key is not None:
+        caps += key.run_caps
+        if call.provider_config is not None:
+            caps += call.provider_config.caps
+        caps += key.caps
+        caps += key.team_caps
+        caps += key.customer_caps
+    if call.provider is not None:
+        caps += call.provider.caps
+    caps += model_caps(snapshot, call.model)
+    return tuple(caps)
+
+
+def model_caps(snapshot: Snapshot, model: str) -> tuple[Cap, ...]:
+    """Deployment-wide caps of this model, then those of every model."""
+    return snapshot.model_caps.get(model, ()) + snapshot.model_caps.get(ANY, ()) if snapshot.model_caps else ()
+
+
+def has_hard_money_cap(caps: tuple[Cap, ...]) -> bool:
+    """Whether a cost that nobody knows could pass a cap that promises to hold."""
+    return any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps)

@@ -1,0 +1,89 @@
+"""The provider's key goes in on the way out, and is taken out of the flow again before anybody can look at it."""
+
+from addons.call import Call
+from addons.providers.registry import PathKind
+from addons.refusal import Refusal
+from addons.services import Services
+from addons.patterns import matches_any
+from store.config_store.snapshot import ANY, ProviderKey
+
+AUTH_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+REDACTED = "[redacted]"
+
+
+def credentials(call: Call, services: Services) -> None:
+    """Put the credential in that goes upstream. Refuses 400 `no_provider_key` when a metered call would leave without one.
+
+    Forward: the caller's own credential passes untouched, only a virtual key or nothing in its place is replaced.
+    Reverse: the configured key, unless the caller's own is a subscription's token, direct keys are allowed, or there is no
+    usable key. A stranger without a virtual key never gets a key of the gateway.
+    """
+    provider = call.provider
+    if provider is None or call.family is None:
+        return
+    own_first = call.way_in.value == "forward" or call.caller_oauth or services.policy.allow_direct_keys or call.signed
+    if call.caller_credential and own_first:
+        return
+    lendable = call.virtual_key is not None or not services.policy.enforce_auth
+    key = choose_key(call, services) if lendable else None
+    if key is None:
+        if call.caller_credential or call.family.auth == "none" or call.kind is PathKind.FREE:
+            return
+        whose = f" for virtual key '{call.virtual_key.name}'" if call.virtual_key else ""
+        call.refuse(
+            Refusal(
+                400,
+                "no_provider_key",
+                f"Provider '{provider.name}' has no usable key{whose}: add one under Models → Providers, or send your own.",
+            )
+        )
+        return
+    call.provider_key = key
+    _insert(call, key.value)
+
+
+def choose_key(call: Call, services: Services) -> ProviderKey | None:
+    """One of the provider's keys that this virtual key may use for this model, at random by weight."""
+    provider, config = call.provider, call.provider_config
+    if provider is None:
+        return None
+    allowed = config.key_ids if config is not None else (ANY,)
+    usable = [
+        key
+        for key in provider.keys
+        if key.value
+        and key.weight > 0
+        and (ANY in allowed or key.id in allowed or key.name in allowed)
+        and (not call.model or (matches_any(key.models, call.model) and not matches_any(key.blacklisted_models, call.model)))
+    ]
+    if len(usable) < 2:
+        return usable[0] if usable else None
+    return services.random.choices(usable, weights=[key.weight for key in usable])[0]
+
+
+def _insert(call: Call, value: str) -> None:
+    headers = call.flow.request.headers
+    for name in AUTH_HEADERS:
+        headers.pop(name, None)
+    if "key=" in call.query:
+        call.query = "&".join(part for part in call.query.split("&") if not part.startswith("key="))
+    auth = call.family.auth if call.family else "bearer"
+    if auth == "bearer":
+        headers["authorization"] = f"Bearer {value}"
+    else:
+        headers[auth] = value
+    for name, extra in call.provider.extra_headers if call.provider else ():
+        headers[name] = extra
+
+
+def redact(call: Call) -> None:
+    """The request has left: nothing that can be viewed or saved later holds a credential."""
+    headers = call.flow.request.headers
+    for name in AUTH_HEADERS:
+        if name in headers:
+            headers[name] = REDACTED
+    if "key=" in call.query:
+        request = call.flow.request
+        path, _, query = request.path.partition("?")
+        kept = [f"key={REDACTED}" if part.startswith("key=") else part for part in query.split("&")]
+        request.path = f"{path}?{'&'.join(kept)}"

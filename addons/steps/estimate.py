@@ -1,0 +1,132 @@
+"""The bound: what the call could cost at most, from the request alone, the price, and what recent calls taught."""
+
+from math import ceil
+
+from addons.call import Call
+from addons.policy import AssumedPrice
+from addons.providers.media import media_tokens_max
+from addons.providers.registry import TOKENS_PER_BYTE_P99, residency_of_host
+from addons.services import Services
+from addons.steps.learned import MARGIN
+from store.prices.bound import Bound, make_bound
+from store.prices.types import ModelLimits, ModelPrice, Rates, Tier
+
+UNKNOWN_CONTEXT_TOKENS = 1_000_000
+"""The context assumed for input that nobody can see, of a model whose own is not known."""
+UNKNOWN_OUTPUT_TOKENS = 128_000
+"""The output assumed of a model whose maximum is not known, where the request sets none."""
+ASSUMED_SOURCE = "gateway.unpriced"
+LIKELY_TOKENS_PER_BYTE = 0.3
+"""Between prose (a quarter) and dense code; the input of a call that broke before anything was reported or learnt."""
+
+
+def estimate(call: Call, services: Services) -> None:
+    """Fill price, token bounds and the money bound. Unknown price: `price` stays None, and `reserve` decides."""
+    facts, provider, family = call.facts, call.provider, call.family
+    if facts is None or provider is None or family is None:
+        return
+    call.region = facts.region or (residency_of_host(call.host) if call.host else None)
+    _find_price(call, services)
+    known = services.limits.limits(call.price_provider, call.model)
+    _bound_input(call, services, known)
+    _bound_output(call, services, known)
+    if call.price is None:
+        return
+    call.free = call.price.is_zero
+    call.bound = _bound(call, call.price, call.input_tokens_bound)
+    call.strict_bound = _bound(call, call.price, _strict_input(call, known))
+
+
+def _find_price(call: Call, services: Services) -> None:
+    facts, provider, family = call.facts, call.provider, call.family
+    if facts is None or provider is None or family is None:
+        return
+    for name in dict.fromkeys((provider.name, family.name)):
+        call.price_provider = name
+        call.price = services.book.asked_price(
+            name, call.model, call.at_ms, service_tier=facts.service_tier, speed=facts.speed, region=call.region
+        )
+        if call.price is not None:
+            return
+    call.price_provider = provider.name
+    unpriced = services.policy.unpriced
+    if isinstance(unpriced, AssumedPrice):
+        call.assumed_price = True
+        rates = Rates(unpriced.input_picos, unpriced.output_picos)
+        call.price = ModelPrice(provider.name, call.model, (Tier(-1, rates),), ASSUMED_SOURCE)
+
+
+def _bound_input(call: Call, services: Services, known: ModelLimits) -> None:
+    """Learnt tokens a byte with a margin; before any call was seen the dialect's 99th percentile. Never above one a byte."""
+    facts = call.facts
+    if facts is None or call.provider is None or call.dialect is None:
+        return
+    default = float(TOKENS_PER_BYTE_P99[call.dialect.name])
+    ratio = services.learned.tokens_per_byte(call.provider.name, call.model, default)
+    media = sum(media_tokens_max(call.dialect.name, call.model, item) for item in facts.media)
+    text = min(facts.text_bytes, ceil(facts.text_bytes * ratio))
+    bound = text + facts.overhead_tokens + media + _unseen(call, services, known)
+    likely = ratio / MARGIN if ratio != default else LIKELY_TOKENS_PER_BYTE
+    call.input_tokens_bound = _within(bound, known.context_tokens)
+    call.input_tokens_estimate = min(
+        call.input_tokens_bound, ceil(facts.text_bytes * likely) + facts.overhead_tokens + media
+    )
+
+
+def _unseen(call: Call, services: Services, known: ModelLimits) -> int:
+    """Input that the provider adds: what an earlier answer under this id will bring, else the model's whole context."""
+    facts = call.facts
+    if facts is None or not (facts.unseen_input or facts.server_tools):
+        return 0
+    if facts.unseen_key is not None and not facts.server_tools:
+        remembered = services.remembered_input.get(facts.unseen_key)
+        if remembered is not None:
+            return remembered
+    return known.context_tokens or UNKNOWN_CONTEXT_TOKENS
+
+
+def _bound_output(call: Call, services: Services, known: ModelLimits) -> None:
+    facts = call.facts
+    if facts is None or call.provider is None or not facts.has_output:
+        return
+    most = known.max_output_tokens or known.context_tokens or UNKNOWN_OUTPUT_TOKENS
+    each = most if facts.output_limit is None else min(facts.output_limit, most)
+    call.output_tokens_bound = each * facts.candidates
+    key_id = call.virtual_key.id if call.virtual_key else ""
+    usual = services.learned.usual_output(key_id, call.provider.name, call.model) or 0
+    floor = max(services.policy.min_output_tokens, 2 * usual, facts.minimum_output) * facts.candidates
+    call.output_floor = min(floor, call.output_tokens_bound)
+    typical = services.learned.typical_output(key_id, call.provider.name, call.model)
+    call.output_typical = min(
+        call.output_tokens_bound, services.policy.min_output_tokens * facts.candidates if typical is None else typical
+    )
+
+
+def _strict_input(call: Call, known: ModelLimits) -> int:
+    """One token per byte: true of every byte-level tokenizer."""
+    facts = call.facts
+    if facts is None:
+        return call.input_tokens_bound
+    learnt_text = min(call.input_tokens_bound, facts.text_bytes)
+    return _within(call.input_tokens_bound - learnt_text + facts.text_bytes + facts.overhead_tokens, known.context_tokens)
+
+
+def _within(tokens: int, most: int | None) -> int:
+    return tokens if most is None else min(tokens, most)
+
+
+def _bound(call: Call, price: ModelPrice, input_tokens: int) -> Bound:
+    facts = call.facts
+    if facts is None:
+        return make_bound(price, input_tokens=input_tokens)
+    kinds = {item.kind for item in facts.media}
+    return make_bound(
+        price,
+        input_tokens=input_tokens,
+        input_audio_tokens=input_tokens if "audio" in kinds else 0,
+        input_image_tokens=input_tokens if kinds & {"image", "document"} else 0,
+        input_video_tokens=input_tokens if "video" in kinds else 0,
+        writes_cache=facts.writes_cache,
+        writes_cache_1h=facts.writes_cache_1h,
+        web_searches=facts.web_searches_max,
+    )

@@ -1,0 +1,180 @@
+"""Who is calling: the first virtual key in headers, query, proxy credentials, listener or default; and it is taken out again."""
+
+import base64
+import binascii
+import hashlib
+from urllib.parse import parse_qsl, urlencode
+
+from addons.call import Call, State
+from addons.providers.registry import PathKind
+from addons.refusal import Refusal
+from addons.services import Services
+from store.config_store.snapshot import Snapshot, VirtualKey
+
+PREFIX = "sk-bf-"
+KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
+OAUTH_PREFIXES = ("sk-ant-oat", "eyJ", "ya29.")
+"""Bearer tokens of subscriptions and cloud logins: a person's own, never replaced by a shared key."""
+
+
+def is_virtual_key(value: str) -> bool:
+    return value[: len(PREFIX)].lower() == PREFIX
+
+
+def key_hash(value: str) -> str:
+    """SHA-256 hex digest, the form in which keys are looked up.
+
+    Looking a digest up in a table needs no constant-time comparison: what an attacker could learn from the time is about
+    the digest, not about the key.
+    """
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def identify(call: Call, services: Services) -> None:
+    """Resolve the caller's virtual key, remove it from what goes upstream, note whether the caller has its own credential.
+
+    Refuses 401 `virtual_key_not_found` for an unknown key (without falling through to the next place) and, for metered
+    paths, 401 `virtual_key_required` when there is none and keys are required.
+    """
+    if call.plain:
+        call.flow.request.headers.pop("proxy-authorization", None)
+        return
+    value = _presented(call, services)
+    _note_own_credential(call)
+    if call.refusal is not None:
+        return
+    snapshot = call.governance()
+    key: VirtualKey | None
+    if value is not None:
+        call.key_hash = key_hash(value)
+        key = snapshot.by_hash.get(call.key_hash)
+        if key is None:
+            call.refuse(
+                Refusal(
+                    401,
+                    "virtual_key_not_found",
+                    "This virtual key does not exist or was rotated; ask whoever runs the gateway for the current one.",
+                )
+            )
+            return
+    else:
+        key = _without_key(call, services, snapshot)
+    call.virtual_key = key
+    call.state = State.IDENTIFIED
+    if key is None and services.policy.enforce_auth and not call.local and _needs_key(call):
+        call.refuse(
+            Refusal(
+                401,
+                "virtual_key_required",
+                "No virtual key was sent. Use it as the API key (sk-bf-…), as the header x-bf-vk, or in the proxy address"
+                " http://NAME:sk-bf-…@HOST:PORT.",
+            )
+        )
+
+
+def identify_again(call: Call, snapshot: Snapshot) -> None:
+    """After the governance has changed: the same key in the new picture. Refuses when it is gone."""
+    call.snapshot = snapshot
+    if call.virtual_key is None:
+        return
+    key = snapshot.by_hash.get(call.key_hash) if call.key_hash else snapshot.virtual_keys.get(call.virtual_key.id)
+    if key is None:
+        call.refuse(Refusal(401, "virtual_key_not_found", "This virtual key was deleted or rotated a moment ago."))
+    call.virtual_key = key
+    if call.provider is not None:
+        call.provider = snapshot.providers.get(call.provider.name, call.provider)
+
+
+def _needs_key(call: Call) -> bool:
+    """Metered calls always; everything else only where a key of the gateway's own would be lent to a stranger."""
+    return call.kind is not PathKind.FREE or not (call.caller_credential or _is_website_or_bare(call))
+
+
+def _is_website_or_bare(call: Call) -> bool:
+    """Forward traffic that carries no credential (settings, telemetry, `HEAD /`) gets none from us either."""
+    return call.way_in.value == "forward"
+
+
+def _presented(call: Call, services: Services) -> str | None:
+    """The first virtual key present, in the order of the contract; every one of them is removed from the request."""
+    request = call.flow.request
+    headers = request.headers
+    found: list[str] = []
+    own = headers.pop("x-bf-vk", "").strip()
+    if own:
+        found.append(own)
+    authorization = headers.get("authorization", "")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() == "bearer" and is_virtual_key(token.strip()):
+        found.append(token.strip())
+        del headers["authorization"]
+    for name in KEY_HEADERS:
+        value = headers.get(name, "").strip()
+        if is_virtual_key(value):
+            found.append(value)
+            del headers[name]
+    if "key=" in call.query:
+        found += _take_query_key(call)
+    proxy = headers.pop("proxy-authorization", "")
+    facts = services.connections.get(call.flow.client_conn.id)
+    for raw in (proxy, facts.credentials if facts else ""):
+        credential = proxy_credential(raw) if raw else None
+        if credential is not None:
+            found.append(credential)
+    return found[0] if found else None
+
+
+def _take_query_key(call: Call) -> list[str]:
+    pairs = parse_qsl(call.query, keep_blank_values=True)
+    taken = [value for name, value in pairs if name == "key" and is_virtual_key(value)]
+    if taken:
+        kept = [(name, value) for name, value in pairs if not (name == "key" and is_virtual_key(value))]
+        call.query = urlencode(kept)
+        call.flow.request.path = call.flow.request.path.partition("?")[0] + (f"?{call.query}" if call.query else "")
+    return taken
+
+
+def proxy_credential(header: str) -> str | None:
+    """The virtual key in a Proxy-Authorization value (as password or as user of Basic, or as Bearer); None without one.
+
+    Credentials that are no virtual keys are somebody else's business: they count as none.
+    """
+    scheme, _, rest = header.partition(" ")
+    rest = rest.strip()
+    if scheme.lower() == "bearer":
+        return rest if is_virtual_key(rest) else None
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(rest, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    for value in (password, user):
+        if is_virtual_key(value):
+            return value
+    return None
+
+
+def _without_key(call: Call, services: Services, snapshot: Snapshot) -> VirtualKey | None:
+    """The listener's key, else the default key; neither for a web page somewhere that makes the browser call us."""
+    facts = services.connections.get(call.flow.client_conn.id)
+    name = services.policy.listener_keys.get(facts.port) if facts else None
+    if name is None:
+        name = services.policy.default_virtual_key
+        if name is None or _from_a_web_page(call):
+            return None
+    return snapshot.virtual_keys.get(name) or next((key for key in snapshot.virtual_keys.values() if key.name == name), None)
+
+
+def _from_a_web_page(call: Call) -> bool:
+    headers = call.flow.request.headers
+    return "origin" in headers or headers.get("sec-fetch-site", "none").lower() not in ("none", "same-origin")
+
+
+def _note_own_credential(call: Call) -> None:
+    headers = call.flow.request.headers
+    authorization = headers.get("authorization", "")
+    token = authorization.partition(" ")[2].strip()
+    call.signed = authorization.startswith("AWS4-HMAC-SHA256") or "content-digest" in headers or "digest" in headers
+    call.caller_oauth = authorization[:7].lower() == "bearer " and token.startswith(OAUTH_PREFIXES)
+    call.caller_credential = bool(authorization) or any(headers.get(n) for n in KEY_HEADERS) or "key=" in call.query

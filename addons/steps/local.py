@@ -1,0 +1,112 @@
+"""What the gateway port answers by itself: health, the CA certificate, the quota of a key, the model list, preflights."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from mitmproxy import http
+
+from addons.call import Call
+from addons.patterns import matches_any
+from addons.refusal import Refusal
+from addons.services import Services
+from store.config_store.snapshot import ANY, VirtualKey
+
+ALLOWED_HEADERS = "authorization, content-type, x-api-key, x-goog-api-key, api-key, x-bf-vk, anthropic-version, anthropic-beta"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAnswers:
+    """What the answers need from outside the chain."""
+
+    version: str
+    ca_certificate: Path
+    quota: Callable[[VirtualKey], Awaitable[dict[str, Any]]]
+    """The quota object of a key, in Bifrost's shape."""
+    health: Callable[[], dict[str, Any] | None]
+    """Components' states, or None when a store is out of reach."""
+    list_models: Callable[[str], tuple[str, ...]]
+    """Model ids that the price book knows of a provider."""
+
+
+async def answer(call: Call, services: Services, local: LocalAnswers) -> http.Response | None:
+    """The response to a local path; None with a refusal set where there is none to give."""
+    request = call.flow.request
+    if request.method == "OPTIONS":
+        return _preflight(call, services)
+    match call.client_path:
+        case "/":
+            return _json(
+                {
+                    "name": "tollgate",
+                    "version": local.version,
+                    "base_urls": ["/v1", "/genai"] + sorted(f"/{name}" for name in call.governance().providers),
+                    "ca": "/ca.pem",
+                    "health": "/health",
+                }
+            )
+        case "/health":
+            components = local.health()
+            if components is None:
+                call.refuse(Refusal(503, "gateway_unavailable", "A store cannot be reached.", retry_after=5))
+                return None
+            return _json({"status": "ok", "components": components})
+        case "/ca.pem":
+            try:
+                return http.Response.make(200, local.ca_certificate.read_bytes(), {"content-type": "application/x-pem-file"})
+            except OSError:
+                call.refuse(Refusal(404, "not_found", "There is no CA certificate yet."))
+                return None
+        case "/v1/models":
+            return _models(call, services, local)
+    if call.virtual_key is None:
+        call.refuse(Refusal(401, "virtual_key_required", "Send the virtual key whose quota you want to see."))
+        return None
+    return _json(await local.quota(call.virtual_key))
+
+
+def _json(value: Any) -> http.Response:
+    return http.Response.make(200, orjson.dumps(value), {"content-type": "application/json"})
+
+
+def _preflight(call: Call, services: Services) -> http.Response | None:
+    origin = call.flow.request.headers.get("origin", "")
+    allowed = services.policy.allowed_origins
+    if ANY not in allowed and origin not in allowed:
+        call.refuse(Refusal(403, "origin_blocked", "This web origin is not in client.allowed_origins."))
+        return None
+    return http.Response.make(
+        204,
+        b"",
+        {
+            "access-control-allow-origin": origin,
+            "access-control-allow-methods": "GET, POST, OPTIONS",
+            "access-control-allow-headers": ALLOWED_HEADERS,
+            "access-control-max-age": "600",
+            "vary": "origin",
+        },
+    )
+
+
+def _models(call: Call, services: Services, local: LocalAnswers) -> http.Response | None:
+    """`GET /v1/models`: what the key may use, as `provider/model`; OpenAI's own also without the prefix."""
+    key = call.virtual_key
+    if key is None and services.policy.enforce_auth:
+        call.refuse(Refusal(401, "virtual_key_required", "Send a virtual key to see the models it may use."))
+        return None
+    rows: list[dict[str, Any]] = []
+    for name, provider in sorted(call.governance().providers.items()):
+        configs = [c for c in key.provider_configs if c.provider in (ANY, name)] if key else None
+        if configs == [] or not (provider.keys or provider.base_url):
+            continue
+        known = local.list_models(provider.name) or local.list_models(provider.dialect_family)
+        for model in known:
+            if configs is None or any(
+                matches_any(c.allowed_models, model) and not matches_any(c.blacklisted_models, model) for c in configs
+            ):
+                rows.append({"id": f"{name}/{model}", "object": "model", "owned_by": name})
+                if name == "openai":
+                    rows.append({"id": model, "object": "model", "owned_by": name})
+    return _json({"object": "list", "data": rows})

@@ -1,0 +1,117 @@
+"""Hold on every cap the call touches, or wait in line, or a refusal that names the cap."""
+
+from addons.call import Call, State
+from addons.refusal import Refusal
+from addons.refuse import budget_message
+from addons.services import Services
+from store.ledger.types import CallFacts, Cap, Enforcement, Exceeded, Granted, HoldRequest, Refused, Stale, Unit
+
+TRANSIENT_SECONDS = 60
+"""A rate limit that resets within this time is worth waiting for; a later one is final."""
+HELD_RETRY_SECONDS = 2
+CONCURRENT_RETRY_SECONDS = 1
+RATE_TYPES = {
+    Unit.TOKENS: "token_limited",
+    Unit.REQUESTS: "request_limited",
+    Unit.CONCURRENT: "concurrency_limited",
+}
+
+
+async def reserve(call: Call, services: Services, caps: tuple[Cap, ...]) -> Stale | None:
+    """Hold the bound on `caps` (narrowest first). Returns Stale when the call must be resolved again; may refuse.
+
+    Raises StoreUnavailable when the ledger cannot be written.
+    """
+    if call.price is None and any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps):
+        call.refuse(
+            Refusal(
+                402,
+                "unpriced_model",
+                f"No price is known for model '{call.model[:120]}' of provider '{call.provider.name if call.provider else ''}', and a"
+                " hard budget applies to this call. Add a price for it, or set gateway.unpriced.",
+            )
+        )
+        return None
+    answer = await services.ledger.hold(_request(call, services, caps))
+    if isinstance(answer, Stale):
+        return answer
+    if isinstance(answer, Refused):
+        call.refuse(refusal_of(answer, services.clock.now_ms()))
+        return None
+    call.hold = answer
+    call.hold_is_strict = any(cap.strict and cap.unit is Unit.USD for cap in caps)
+    call.state = State.HELD
+    return None
+
+
+def _request(call: Call, services: Services, caps: tuple[Cap, ...]) -> HoldRequest:
+    key, facts = call.virtual_key, call.facts
+    bound, strict = call.bound, call.strict_bound
+    may_trim = services.policy.trim_output and not call.signed and facts is not None and bool(facts.output_limit_path)
+    bound_nanos = bound.bound_nanos(call.output_tokens_bound) if bound else 0
+    strict_nanos = strict.bound_nanos(call.output_tokens_bound) if strict else bound_nanos
+    floor = min(call.output_floor, call.output_tokens_bound) if may_trim else call.output_tokens_bound
+    return HoldRequest(
+        call_id=call.id,
+        cap_ids=tuple(cap.id for cap in caps),
+        bound_nanos=bound_nanos,
+        floor_nanos=bound.bound_nanos(floor) if bound else 0,
+        strict_bound_nanos=strict_nanos,
+        strict_floor_nanos=strict.bound_nanos(floor) if strict else 0,
+        tokens=call.input_tokens_estimate + min(call.output_typical, call.output_tokens_bound),
+        trim=may_trim,
+        revision=call.governance().revision,
+        facts=CallFacts(
+            virtual_key_id=key.id if key else "",
+            virtual_key_name=key.name if key else "",
+            team_id=(key.team_id or "") if key else "",
+            customer_id=(key.customer_id or "") if key else "",
+            run_id=(key.run_id or "") if key else "",
+            provider=call.provider.name if call.provider else "",
+            model=call.model,
+            operation=call.operation,
+            stream=facts.stream if facts else False,
+        ),
+    )
+
+
+def refusal_of(refused: Refused, now_ms: int) -> Refusal:
+    """The refusal for what the ledger answered; the first cap decides the type and the words."""
+    first = refused.exceeded[0]
+    message = budget_message(first)
+    unit = first.state.cap.unit
+    if unit is Unit.USD:
+        if refused.held_only:
+            return Refusal(
+                429,
+                "budget_held",
+                message + " Other calls in flight hold the rest; it comes back when they end.",
+                refused.exceeded,
+                HELD_RETRY_SECONDS,
+            )
+        return Refusal(402, "budget_exceeded", message, refused.exceeded)
+    kinds = {RATE_TYPES[e.state.cap.unit] for e in refused.exceeded if e.state.cap.unit is not Unit.USD}
+    name = RATE_TYPES[unit] if len(kinds) == 1 else "rate_limited"
+    return Refusal(429, name, message, refused.exceeded, _retry_after(first, now_ms))
+
+
+def _retry_after(exceeded: Exceeded, now_ms: int) -> int | None:
+    if exceeded.state.cap.unit is Unit.CONCURRENT:
+        return CONCURRENT_RETRY_SECONDS
+    resets_at = exceeded.state.resets_at_ms
+    if resets_at is None:
+        return None
+    seconds = max(1, -(-(resets_at - now_ms) // 1000))
+    return seconds if seconds <= TRANSIENT_SECONDS else None
+
+
+def remaining_nanos(granted: Granted | None, cost_nanos: int | None) -> int | None:
+    """What the tightest money cap has left after this call: with its hold, or (when known) with its cost instead."""
+    if granted is None:
+        return None
+    left = [
+        state.limit - state.used - state.held + (granted.amount_nanos - cost_nanos if cost_nanos is not None else 0)
+        for state in granted.caps
+        if state.cap.unit is Unit.USD
+    ]
+    return max(0, min(left)) if left else None

@@ -1,0 +1,47 @@
+"""The addon inside stock mitmweb and mitmdump: it opens the stores by itself and sets the options it depends on."""
+
+import os
+from pathlib import Path
+
+from mitmproxy import ctx
+
+from addons.proxy import mitm
+from addons.runtime import Address, Runtime, limits_of, open_runtime, open_store
+from store.clock import Ids, SystemClock
+from store.config_store.bootstrap import seed
+from store.errors import UserError
+from store.settings import load_settings
+from store.version import VERSION
+
+APP_DIR_OPTION = "tollgate_app_dir"
+APP_DIR_HELP = "Tollgate's app directory: config.json, stores and CA. Default: TOLLGATE_APP_DIR."
+
+
+def prepare_options() -> None:
+    """What must stand before the first connection: lazy upstream connections, HTTP/1.1, loopback unless told otherwise."""
+    if not ctx.options.listen_host:
+        ctx.options.update(listen_host="127.0.0.1")
+    mitm.apply_safe_options(ctx.options, listening_on_loopback=Address(ctx.options.listen_host).on_loopback)
+
+
+async def open_stock_runtime() -> Runtime:
+    """A runtime for the running stock tool. Raises UserError."""
+    named = getattr(ctx.options, APP_DIR_OPTION) or os.environ.get("TOLLGATE_APP_DIR", "")
+    if not named:
+        raise UserError(f"say where Tollgate's app directory is: --set {APP_DIR_OPTION}=DIR")
+    app_dir = Path(named).expanduser().resolve()
+    app_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = app_dir / "config.json"
+    settings = load_settings(config if config.is_file() else None, os.environ)
+    clock = SystemClock()
+    store = open_store(app_dir, settings, clock, Ids(clock))
+    try:
+        seed(store, settings)
+    finally:
+        store.database.close()
+    ctx.options.update(confdir=str(app_dir / "ca"))
+    mitm.set_limits(limits_of(settings))
+    address = Address(ctx.options.listen_host or "127.0.0.1", ctx.options.listen_port or 8080)
+    runtime = await open_runtime(app_dir, settings, address, version=VERSION)
+    runtime.owned_by_addon = True
+    return runtime

@@ -1,0 +1,183 @@
+"""Seeds an empty store from config.json in one transaction; afterwards the store is the truth and the file's entries rest."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from store.clock import Clock, Ids
+from store.config_store import read
+from store.config_store.builtin import BUILTIN_PROVIDERS
+from store.config_store.change_caps import find_owner, set_caps
+from store.config_store.change_groups import put_customer, put_team
+from store.config_store.change_keys import insert_virtual_key, remove_virtual_key, replace_virtual_key
+from store.config_store.change_providers import put_provider
+from store.config_store.change_runs import DEFAULT_KEY_NAME
+from store.config_store.file_plan import FilePlan, read_plan
+from store.config_store.meta import get_meta, set_meta
+from store.config_store.protect import open_vault
+from store.config_store.records import VirtualKeyRecord
+from store.config_store.specs import ProviderConfigSpec, VirtualKeySpec
+from store.config_store.store import ConfigStore
+from store.database import Connection, Database
+from store.errors import UserError
+from store.settings import Settings
+
+_DEFAULT_KEY = "default_key"
+_TABLES = ("providers", "virtual_keys", "teams", "customers")
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapReport:
+    """What a start did with the file."""
+
+    seeded: bool = False
+    """The file's providers and governance are now in the store."""
+    ignored: tuple[str, ...] = ()
+    """File entries that the store, which has data, goes before: named for the line that `serve` prints."""
+    default_key_value: str | None = field(default=None, repr=False)
+    """The value of the key `default`, when it was made just now."""
+    removed_default: bool = False
+    """The untouched key `default` of an earlier start gave way to the file."""
+    warnings: tuple[str, ...] = ()
+    """Sections of the file that are not implemented."""
+
+
+def open_config_store(
+    database: Database, settings: Settings, *, clock: Clock, ids: Ids, builtin: dict[str, str] | None = None
+) -> ConfigStore:
+    """The store of a migrated database with the vault of `encryption_key`. Raises UserError for a wrong key."""
+    vault = open_vault(database, settings.secret(settings.encryption_key, "encryption_key"))
+    return ConfigStore(database, clock, ids, vault, builtin or BUILTIN_PROVIDERS)
+
+
+def bootstrap(
+    database: Database,
+    settings: Settings,
+    *,
+    clock: Clock,
+    ids: Ids,
+    reseed: bool = False,
+    builtin: dict[str, str] | None = None,
+) -> BootstrapReport:
+    """Seed an empty store from the file; make the key `default` when nothing is configured anywhere.
+
+    `reseed` applies the file to a store with data: entries of the file replace their namesakes (what was spent stays), all others
+    are kept. Raises UserError, naming the place in the file; nothing is changed then.
+    """
+    return seed(open_config_store(database, settings, clock=clock, ids=ids, builtin=builtin), settings, reseed=reseed)
+
+
+def seed(store: ConfigStore, settings: Settings, *, reseed: bool = False) -> BootstrapReport:
+    """As `bootstrap`, for a store that is open already."""
+    plan = read_plan(settings)
+    with store.database.read() as connection:
+        has_data = _has_data(connection)
+        first_start = get_meta(connection, _DEFAULT_KEY) is None
+    if has_data and not reseed:
+        return BootstrapReport(ignored=tuple(_named_entries(settings)), warnings=settings.warnings)
+    if plan.is_empty:
+        value = _make_default(store) if first_start and not has_data else None
+        return BootstrapReport(default_key_value=value, warnings=settings.warnings)
+    with store.changing() as connection:
+        if _has_data(connection) and not reseed:
+            return BootstrapReport(ignored=tuple(_named_entries(settings)), warnings=settings.warnings)
+        removed = _remove_default(connection, settings)
+        _apply(store, connection, plan, settings)
+        if get_meta(connection, _DEFAULT_KEY) is None:
+            set_meta(connection, _DEFAULT_KEY, "")
+    return BootstrapReport(seeded=True, removed_default=removed, warnings=settings.warnings)
+
+
+def _has_data(connection: Connection) -> bool:
+    """True when somebody configured something; the key `default` that nobody has touched does not count."""
+    untouched = _untouched_default(connection)
+    for table in _TABLES:
+        count = connection.execute(f"SELECT count(*) FROM {table}")[0][0]
+        if count > (1 if table == "virtual_keys" and untouched is not None else 0):
+            return True
+    return any(scope[0].value != "run" for scope in read.caps_by_scope(connection))
+
+
+def _untouched_default(connection: Connection) -> VirtualKeyRecord | None:
+    key_id = get_meta(connection, _DEFAULT_KEY)
+    record = read.virtual_key(connection, key_id) if key_id else None
+    if record is None or record.id != key_id or record.updated_ms != record.created_ms:
+        return None
+    return record
+
+
+def _make_default(store: ConfigStore) -> str | None:
+    spec = VirtualKeySpec(
+        name=DEFAULT_KEY_NAME,
+        description="Made at the first start: every provider, with the callers' own credentials, no budget.",
+        provider_configs=(ProviderConfigSpec(provider="*", key_ids=()),),
+    )
+    with store.changing() as connection:
+        if _has_data(connection) or get_meta(connection, _DEFAULT_KEY) is not None:
+            return None
+        record = insert_virtual_key(store, connection, spec, value=None)
+        set_meta(connection, _DEFAULT_KEY, record.id)
+    return record.value
+
+
+def _remove_default(connection: Connection, settings: Settings) -> bool:
+    """The file now says who may spend; a key without a budget must not stay open beside it, unless the file names it."""
+    record = _untouched_default(connection)
+    if record is None or settings.gateway.default_virtual_key == record.name:
+        return False
+    if any(listener.virtual_key == record.name for listener in settings.gateway.listeners):
+        return False
+    remove_virtual_key(connection, record)
+    set_meta(connection, _DEFAULT_KEY, "")
+    return True
+
+
+def _apply(store: ConfigStore, connection: Connection, plan: FilePlan, settings: Settings) -> None:
+    for name, provider in plan.providers:
+        put_provider(store, connection, name, provider, path=f"providers.{name}")
+    for index, customer in enumerate(plan.customers):
+        before = read.customer(connection, customer.id or customer.name)
+        put_customer(store, connection, customer, before=before, path=f"governance.customers[{index}]")
+    for index, team in enumerate(plan.teams):
+        known = read.team(connection, team.id or team.name)
+        put_team(store, connection, team, before=known, path=f"governance.teams[{index}]")
+    for index, key in enumerate(plan.virtual_keys):
+        path = f"governance.virtual_keys[{index}]"
+        value = settings.secret(key.value, f"{path}.value")
+        present = read.virtual_key(connection, key.id or key.name)
+        if present is None:
+            insert_virtual_key(store, connection, key, value=value, path=path)
+        else:
+            replace_virtual_key(store, connection, present, key, value=value, path=path)
+    for group in plan.wide_caps:
+        try:
+            owner = find_owner(store, connection, group.scope, group.scope_id)
+        except UserError as error:
+            raise UserError(f"{group.path}: {str(error).removeprefix('scope_id: ')}") from None
+        set_caps(
+            store,
+            connection,
+            owner,
+            budgets=group.budgets,
+            rate_limit=group.rate_limit,
+            rate_limit_given=True,
+            path=group.path,
+        )
+
+
+def _named_entries(settings: Settings) -> Iterator[str]:
+    """What the file holds that the store goes before, in words: `providers: openai`, `virtual keys: a, b and 3 more`."""
+    governance = settings.governance
+    groups: tuple[tuple[str, Sequence[str]], ...] = (
+        ("providers", tuple(settings.providers)),
+        ("virtual keys", tuple(key.name for key in governance.virtual_keys)),
+        ("teams", tuple(team.name for team in governance.teams)),
+        ("customers", tuple(customer.name for customer in governance.customers)),
+        ("budgets", tuple(budget.name or budget.id or "(unnamed)" for budget in governance.budgets)),
+        ("rate limits", tuple(limit.id for limit in governance.rate_limits)),
+        ("model configs", tuple(config.model_name for config in governance.model_configs)),
+        ("provider limits", tuple(provider.name for provider in governance.providers)),
+    )
+    for label, names in groups:
+        if names:
+            shown, rest = names[:3], len(names) - 3
+            yield f"{label}: {', '.join(shown)}{f' and {rest} more' if rest > 0 else ''}"

@@ -1,0 +1,184 @@
+"""Builds the immutable snapshot that workers decide by: joins rows in dictionaries, opens secrets, attaches caps."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from store.config_store import read
+from store.config_store.read import Governance, ScopeKey, load_governance, sort_caps
+from store.config_store.records import GroupRecord, ProviderConfigRecord, ProviderKeyRecord, ProviderRecord, VirtualKeyRecord
+from store.config_store.secret_text import SecretText
+from store.config_store.snapshot import Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
+from store.config_store.store import ConfigStore
+from store.config_store.vault import Vault
+from store.database import Connection, governance_revision
+from store.errors import UserError
+from store.ledger.types import Cap, Scope
+
+Caps = Mapping[ScopeKey, tuple[Cap, ...]]
+
+
+def load_snapshot(store: ConfigStore, environ: Mapping[str, str]) -> Snapshot:
+    """The governance as it is now, in one read transaction.
+
+    A provider key whose `env.NAME` is not set is left out: it cannot be used (`unusable_keys` names it).
+    """
+    with store.database.read() as connection:
+        revision = governance_revision(connection)
+        governance = load_governance(connection, now_ms=store.clock.now_ms())
+    return build_snapshot(governance, revision, store.vault, environ, store.builtin)
+
+
+def build_snapshot(
+    governance: Governance, revision: int, vault: Vault, environ: Mapping[str, str], builtin: Mapping[str, str]
+) -> Snapshot:
+    """Pure: rows to snapshot."""
+    teams = {team.id: team for team in governance.teams}
+    customers = {customer.id: customer for customer in governance.customers}
+    keys: dict[str, VirtualKey] = {}
+    by_hash: dict[str, VirtualKey] = {}
+    for record in governance.virtual_keys:
+        key = _virtual_key(record, teams, customers, governance.caps)
+        keys[key.id] = by_hash[record.value_hash] = key
+    for run in governance.runs:
+        if (owner := keys.get(run.virtual_key_id)) is not None:
+            by_hash[run.value_hash] = _for_run(owner, run.id, run.hint, run.expires_at_ms, governance.caps)
+    return Snapshot(
+        revision=revision,
+        providers=MappingProxyType(_providers(governance, vault, environ, builtin)),
+        virtual_keys=MappingProxyType(keys),
+        by_hash=MappingProxyType(by_hash),
+        model_caps=MappingProxyType(
+            {scope_id: caps for (scope, scope_id), caps in governance.caps.items() if scope is Scope.MODEL}
+        ),
+    )
+
+
+def one_virtual_key(connection: Connection, key_id: str) -> VirtualKey | None:
+    """A single virtual key as a snapshot would hold it, without reading all the others."""
+    found = read.virtual_keys(connection, [key_id])
+    if not found:
+        return None
+    record = found[0]
+    teams = {team.id: team for team in read.teams(connection)}
+    customers = {customer.id: customer for customer in read.customers(connection)}
+    team = teams.get(record.team_id or "")
+    customer_id = record.customer_id or (team.customer_id if team else None)
+    owners = [(Scope.VIRTUAL_KEY, record.id), *((Scope.PROVIDER_CONFIG, config.id) for config in record.provider_configs)]
+    owners += [(Scope.TEAM, record.team_id)] if record.team_id else []
+    owners += [(Scope.CUSTOMER, customer_id)] if customer_id else []
+    return _virtual_key(record, teams, customers, {owner: read.caps_of(connection, *owner) for owner in owners})
+
+
+def unusable_keys(store: ConfigStore, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """One sentence for each provider key that cannot be used now, for start-up lines and `doctor`."""
+    with store.database.read() as connection:
+        governance = load_governance(connection, now_ms=store.clock.now_ms())
+    return tuple(
+        f"provider key {key.name!r} of {provider.name}: the environment variable {SecretText(key.secret).env_name} is not set"
+        for provider in governance.providers
+        for key in provider.keys
+        if not key.sealed and SecretText(key.secret).resolve(environ) is None
+    )
+
+
+def _virtual_key(
+    record: VirtualKeyRecord, teams: Mapping[str, GroupRecord], customers: Mapping[str, GroupRecord], caps: Caps
+) -> VirtualKey:
+    team = teams.get(record.team_id) if record.team_id else None
+    customer_id = record.customer_id or (team.customer_id if team else None)
+    customer = customers.get(customer_id) if customer_id else None
+    return VirtualKey(
+        id=record.id,
+        name=record.name,
+        is_active=record.is_active,
+        expires_at_ms=record.expires_at_ms,
+        provider_configs=tuple(_provider_config(config, caps) for config in record.provider_configs),
+        team_id=team.id if team else None,
+        team_name=team.name if team else None,
+        customer_id=customer.id if customer else None,
+        customer_name=customer.name if customer else None,
+        caps=caps.get((Scope.VIRTUAL_KEY, record.id), ()),
+        team_caps=caps.get((Scope.TEAM, team.id), ()) if team else (),
+        customer_caps=caps.get((Scope.CUSTOMER, customer.id), ()) if customer else (),
+        hint=record.hint,
+    )
+
+
+def _for_run(key: VirtualKey, run_id: str, hint: str, expires_at_ms: int, caps: Caps) -> VirtualKey:
+    ends = expires_at_ms if key.expires_at_ms is None else min(expires_at_ms, key.expires_at_ms)
+    return VirtualKey(
+        id=key.id,
+        name=key.name,
+        is_active=key.is_active,
+        expires_at_ms=ends,
+        provider_configs=key.provider_configs,
+        team_id=key.team_id,
+        team_name=key.team_name,
+        customer_id=key.customer_id,
+        customer_name=key.customer_name,
+        caps=key.caps,
+        team_caps=key.team_caps,
+        customer_caps=key.customer_caps,
+        run_id=run_id,
+        run_caps=sort_caps(caps.get((Scope.RUN, run_id), ())),
+        hint=hint,
+    )
+
+
+def _provider_config(record: ProviderConfigRecord, caps: Caps) -> ProviderConfig:
+    return ProviderConfig(
+        id=record.id,
+        provider=record.provider,
+        weight=record.weight,
+        allowed_models=record.allowed_models,
+        blacklisted_models=record.blacklisted_models,
+        key_ids=record.key_ids,
+        caps=caps.get((Scope.PROVIDER_CONFIG, record.id), ()),
+    )
+
+
+def _providers(governance: Governance, vault: Vault, environ: Mapping[str, str], builtin: Mapping[str, str]) -> dict[str, Provider]:
+    made = {
+        name: Provider(name=name, dialect_family=family, caps=governance.caps.get((Scope.PROVIDER, name), ()))
+        for name, family in builtin.items()
+    }
+    for record in governance.providers:
+        made[record.name] = _provider(record, vault, environ, builtin, governance.caps)
+    return made
+
+
+def _provider(record: ProviderRecord, vault: Vault, environ: Mapping[str, str], builtin: Mapping[str, str], caps: Caps) -> Provider:
+    base = record.base_provider or record.name
+    return Provider(
+        name=record.name,
+        dialect_family=builtin.get(base, base),
+        base_url=record.base_url,
+        hosts=record.hosts,
+        keys=tuple(key for row in record.keys if (key := _provider_key(row, vault, environ)) is not None),
+        extra_headers=record.extra_headers,
+        caps=caps.get((Scope.PROVIDER, record.name), ()),
+    )
+
+
+def _provider_key(record: ProviderKeyRecord, vault: Vault, environ: Mapping[str, str]) -> ProviderKey | None:
+    value = secret_of(record, vault, environ)
+    if not value:
+        return None
+    return ProviderKey(
+        id=record.id,
+        name=record.name,
+        value=value,
+        models=record.models,
+        blacklisted_models=record.blacklisted_models,
+        weight=record.weight,
+    )
+
+
+def secret_of(record: ProviderKeyRecord, vault: Vault, environ: Mapping[str, str]) -> str | None:
+    """The credential in clear; None when its environment variable is not set. Raises UserError for a wrong vault."""
+    if record.sealed:
+        try:
+            return vault.open(record.secret)
+        except UserError as error:
+            raise UserError(f"provider key {record.name!r}: {error}") from None
+    return SecretText(record.secret).resolve(environ)

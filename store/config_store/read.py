@@ -1,0 +1,222 @@
+"""Reads of the governance: single rows, pages of virtual keys, and everything at once for a snapshot. Short plain queries."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from store.config_store import rows
+from store.config_store.records import (
+    GroupRecord,
+    ProviderConfigRecord,
+    ProviderKeyRecord,
+    ProviderRecord,
+    RunRecord,
+    VirtualKeyRecord,
+)
+from store.database import Connection
+from store.ledger.caps import load_caps
+from store.ledger.types import Cap, Scope
+from store.windows import parse_duration
+
+ScopeKey = tuple[Scope, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyQuery:
+    """Which virtual keys, and in what order. `limit` None: all of them."""
+
+    limit: int | None = None
+    offset: int = 0
+    search: str = ""
+    team_id: str | None = None
+    customer_id: str | None = None
+    sort_by: Literal["name", "created_at", "status"] = "created_at"
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """Every row of the governance at one revision: what a snapshot is built from."""
+
+    providers: tuple[ProviderRecord, ...]
+    virtual_keys: tuple[VirtualKeyRecord, ...]
+    teams: tuple[GroupRecord, ...]
+    customers: tuple[GroupRecord, ...]
+    runs: tuple[RunRecord, ...]
+    caps: dict[ScopeKey, tuple[Cap, ...]]
+
+
+def load_governance(connection: Connection, *, now_ms: int) -> Governance:
+    """All rows, with run credentials that have not expired at `now_ms`."""
+    return Governance(
+        providers=providers(connection),
+        virtual_keys=virtual_keys(connection),
+        teams=teams(connection),
+        customers=customers(connection),
+        runs=runs(connection, now_ms=now_ms),
+        caps=caps_by_scope(connection),
+    )
+
+
+def providers(connection: Connection) -> tuple[ProviderRecord, ...]:
+    """Every configured provider with its keys, by name."""
+    keys: defaultdict[str, list[ProviderKeyRecord]] = defaultdict(list)
+    for row in connection.execute(f"SELECT {rows.PROVIDER_KEY} FROM provider_keys ORDER BY id"):
+        keys[row[1]].append(rows.provider_key_record(row))
+    found = connection.execute(f"SELECT {rows.PROVIDER} FROM providers ORDER BY name")
+    return tuple(rows.provider_record(row, tuple(keys[row[0]])) for row in found)
+
+
+def provider(connection: Connection, name: str) -> ProviderRecord | None:
+    """One configured provider with its keys."""
+    return next((record for record in providers(connection) if record.name == name), None)
+
+
+def virtual_keys(connection: Connection, ids: Sequence[str] | None = None) -> tuple[VirtualKeyRecord, ...]:
+    """Virtual keys with their provider configs: those named, in that order, or all in the order of their making."""
+    if ids is None:
+        return _with_configs(
+            connection.execute(f"SELECT {rows.VIRTUAL_KEY} FROM virtual_keys ORDER BY created_ms, id"),
+            connection.execute(f"SELECT {rows.PROVIDER_CONFIG} FROM provider_configs ORDER BY virtual_key_id, position"),
+        )
+    wanted = json.dumps(list(ids))
+    found = _with_configs(
+        connection.execute(f"SELECT {rows.VIRTUAL_KEY} FROM virtual_keys WHERE id IN (SELECT value FROM json_each(?))", (wanted,)),
+        connection.execute(
+            f"SELECT {rows.PROVIDER_CONFIG} FROM provider_configs "
+            "WHERE virtual_key_id IN (SELECT value FROM json_each(?)) ORDER BY virtual_key_id, position",
+            (wanted,),
+        ),
+    )
+    by_id = {record.id: record for record in found}
+    return tuple(by_id[key_id] for key_id in ids if key_id in by_id)
+
+
+def virtual_key(connection: Connection, id_or_name: str) -> VirtualKeyRecord | None:
+    """One virtual key; an id goes before an equal name."""
+    found = list(
+        connection.execute(
+            "SELECT id FROM virtual_keys WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1",
+            (id_or_name, id_or_name, id_or_name),
+        )
+    )
+    return virtual_keys(connection, [found[0][0]])[0] if found else None
+
+
+def virtual_key_id_by_hash(connection: Connection, value_hash: str) -> str | None:
+    """The id of the key with this value, given its hash; run credentials lead to their key."""
+    for table, column in (("virtual_keys", "id"), ("run_credentials", "virtual_key_id")):
+        found = list(connection.execute(f"SELECT {column} FROM {table} WHERE value_hash = ?", (value_hash,)))
+        if found:
+            return str(found[0][0])
+    return None
+
+
+def key_page(connection: Connection, query: KeyQuery) -> tuple[tuple[VirtualKeyRecord, ...], int]:
+    """One page of virtual keys, and how many there are in all."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if query.search:
+        conditions.append("name LIKE ? ESCAPE '\\'")
+        values.append(f"%{_like(query.search)}%")
+    for column, wanted in (("team_id", query.team_id), ("customer_id", query.customer_id)):
+        if wanted is not None:
+            conditions.append(f"{column} = ?")
+            values.append(wanted)
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    total = int(next(iter(connection.execute(f"SELECT count(*) FROM virtual_keys{where}", tuple(values))))[0])
+    column = {"name": "name", "created_at": "created_ms", "status": "is_active"}[query.sort_by]
+    direction = "DESC" if query.descending else "ASC"
+    found = connection.execute(
+        f"SELECT id FROM virtual_keys{where} ORDER BY {column} {direction}, id {direction} LIMIT ? OFFSET ?",
+        (*values, -1 if query.limit is None else query.limit, query.offset),
+    )
+    return virtual_keys(connection, [row[0] for row in found]), total
+
+
+def teams(connection: Connection) -> tuple[GroupRecord, ...]:
+    """Every team, by name."""
+    return tuple(rows.group_record(row) for row in connection.execute(f"SELECT {rows.TEAM} FROM teams ORDER BY name"))
+
+
+def customers(connection: Connection) -> tuple[GroupRecord, ...]:
+    """Every customer, by name."""
+    found = connection.execute(f"SELECT {rows.CUSTOMER} FROM customers ORDER BY name")
+    return tuple(rows.group_record(row) for row in found)
+
+
+def team(connection: Connection, id_or_name: str) -> GroupRecord | None:
+    """One team; an id goes before an equal name."""
+    return _named(teams(connection), id_or_name)
+
+
+def customer(connection: Connection, id_or_name: str) -> GroupRecord | None:
+    """One customer; an id goes before an equal name."""
+    return _named(customers(connection), id_or_name)
+
+
+def keys_per_group(connection: Connection, column: Literal["team_id", "customer_id"]) -> dict[str, int]:
+    """How many virtual keys each team or customer has."""
+    found = connection.execute(f"SELECT {column}, count(*) FROM virtual_keys WHERE {column} IS NOT NULL GROUP BY {column}")
+    return {row[0]: row[1] for row in found}
+
+
+def runs(connection: Connection, *, now_ms: int) -> tuple[RunRecord, ...]:
+    """Run credentials that still open the door at `now_ms`."""
+    found = connection.execute(f"SELECT {rows.RUN} FROM run_credentials WHERE expires_at_ms > ? ORDER BY id", (now_ms,))
+    return tuple(rows.run_record(row) for row in found)
+
+
+def run(connection: Connection, run_id: str) -> RunRecord | None:
+    """One run credential, expired or not."""
+    found = list(connection.execute(f"SELECT {rows.RUN} FROM run_credentials WHERE id = ?", (run_id,)))
+    return rows.run_record(found[0]) if found else None
+
+
+def caps_by_scope(connection: Connection) -> dict[ScopeKey, tuple[Cap, ...]]:
+    """Living caps by whom they bind, shortest window first."""
+    gathered: defaultdict[ScopeKey, list[Cap]] = defaultdict(list)
+    for cap in load_caps(connection):
+        gathered[(cap.scope, cap.scope_id)].append(cap)
+    return {key: sort_caps(caps) for key, caps in gathered.items()}
+
+
+def caps_of(connection: Connection, scope: Scope, scope_id: str) -> tuple[Cap, ...]:
+    """Living caps of one owner, shortest window first."""
+    return sort_caps(load_caps(connection, scope=scope, scope_id=scope_id))
+
+
+def cap(connection: Connection, cap_id: str) -> Cap | None:
+    """One living cap."""
+    found = connection.execute("SELECT scope, scope_id FROM caps WHERE id = ? AND deleted = 0", (cap_id,))
+    if not found:
+        return None
+    return next((cap for cap in caps_of(connection, Scope(found[0][0]), found[0][1]) if cap.id == cap_id), None)
+
+
+def sort_caps(caps: Iterable[Cap]) -> tuple[Cap, ...]:
+    """Shortest window first, caps without one last: the order in which refusals name them."""
+    return tuple(sorted(caps, key=_cap_order)) if caps else ()
+
+
+def _cap_order(item: Cap) -> tuple[bool, int, str, str]:
+    length_ms = parse_duration(item.window).ms if item.window else 0
+    return item.window is None, length_ms, item.unit.value, item.id
+
+
+def _with_configs(keys: Iterable[Sequence[Any]], configs: Iterable[Sequence[Any]]) -> tuple[VirtualKeyRecord, ...]:
+    gathered: defaultdict[str, list[ProviderConfigRecord]] = defaultdict(list)
+    for row in configs:
+        gathered[row[1]].append(rows.provider_config_record(row))
+    return tuple(rows.virtual_key_record(row, tuple(gathered.get(row[0], ()))) for row in keys)
+
+
+def _named(found: Sequence[GroupRecord], id_or_name: str) -> GroupRecord | None:
+    by_id = next((record for record in found if record.id == id_or_name), None)
+    return by_id or next((record for record in found if record.name == id_or_name), None)
+
+
+def _like(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,0 +1,103 @@
+"""Rows of the governance tables as frozen values: what `read` returns and the API shows."""
+
+from dataclasses import dataclass, field
+
+from store.config_store.snapshot import ANY
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKeyRecord:
+    """A provider's credential. `secret` is `env.NAME`, the text, or cipher text when `sealed`; `hint` may be shown."""
+
+    id: str
+    provider: str
+    name: str
+    secret: str = field(repr=False)
+    sealed: bool
+    hint: str
+    models: tuple[str, ...] = (ANY,)
+    blacklisted_models: tuple[str, ...] = ()
+    weight: float = 1.0
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRecord:
+    """A configured provider with its keys."""
+
+    name: str
+    base_provider: str | None
+    base_url: str | None = None
+    hosts: tuple[str, ...] = ()
+    extra_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    created_ms: int = 0
+    updated_ms: int = 0
+    keys: tuple[ProviderKeyRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfigRecord:
+    """What a virtual key may do at one provider."""
+
+    id: str
+    virtual_key_id: str
+    provider: str
+    weight: float | None = None
+    allowed_models: tuple[str, ...] = ()
+    blacklisted_models: tuple[str, ...] = ()
+    key_ids: tuple[str, ...] = (ANY,)
+    calendar_aligned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualKeyRecord:
+    """A virtual key; `value` is None when only its hash is kept."""
+
+    id: str
+    name: str
+    value: str | None = field(repr=False)
+    value_hash: str = field(repr=False)
+    hint: str
+    description: str = ""
+    is_active: bool = True
+    expires_at_ms: int | None = None
+    team_id: str | None = None
+    customer_id: str | None = None
+    calendar_aligned: bool = False
+    created_ms: int = 0
+    updated_ms: int = 0
+    provider_configs: tuple[ProviderConfigRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """A team or a customer; only teams have a `customer_id`."""
+
+    id: str
+    name: str
+    customer_id: str | None = None
+    calendar_aligned: bool = False
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A short-lived credential of `exec`: a virtual key with a cap of its own on top."""
+
+    id: str
+    virtual_key_id: str
+    value_hash: str = field(repr=False)
+    hint: str = ""
+    budget_nanos: int | None = None
+    created_ms: int = 0
+    expires_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewSecret:
+    """Something just made, with the only sight of its value that the store will give when it keeps hashes."""
+
+    id: str
+    value: str = field(repr=False)

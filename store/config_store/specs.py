@@ -1,0 +1,484 @@
+"""What people may ask for: the shapes of budgets, limits, keys, teams and providers, the same in config.json and in the API.
+
+Money stays a Decimal in USD here, exactly as written; it becomes nano-dollars where a cap is made of it.
+"""
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from store.clock import ms_from_iso
+from store.config_store.secret_text import Secret
+from store.config_store.snapshot import ANY
+from store.ledger.types import Unit
+from store.money import nanos_from_usd
+from store.windows import parse_duration
+
+FROM_FILE = {"file": True}
+"""Validation context of config.json: what we do not implement is left out there (with a warning), refused elsewhere."""
+
+
+def check_usd(value: Any) -> Decimal:
+    """An amount of money from JSON or the command line, exact. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | float | str):
+        raise ValueError("must be an amount in USD, such as 0.50")
+    try:
+        amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    except InvalidOperation:
+        raise ValueError(f"{value!r} is not an amount in USD; write it like 0.50") from None
+    if amount.is_finite() and amount and not -12 <= amount.adjusted() <= 12:
+        raise ValueError("is more than the ledger can hold, or has more than nine decimals")  # before 1e99999999 is made an int
+    if nanos_from_usd(amount) < 0:
+        raise ValueError("must not be negative")
+    return amount
+
+
+def check_number(value: Any) -> float:
+    """A plain finite number. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | float):
+        raise ValueError("must be a number")
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def check_duration(value: Any) -> Any:
+    """A duration as `parse_duration` reads it. Raises ValueError."""
+    if isinstance(value, str):
+        parse_duration(value)
+    return value
+
+
+def check_time(value: Any) -> Any:
+    """An RFC 3339 time; an empty text clears it. Raises ValueError."""
+    if isinstance(value, str) and value:
+        try:
+            ms_from_iso(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a time with a zone; write it like 2026-11-23T11:00:00Z") from None
+    return value
+
+
+def check_id(value: Any) -> Any:
+    """Ids are text; whole numbers, which other gateways use for some of them, are read as text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def check_models(value: tuple[str, ...]) -> tuple[str, ...]:
+    """An allow list: `*` alone, or names without doubles. Raises ValueError."""
+    if ANY in value and len(value) > 1:
+        raise ValueError(f"holds {ANY!r} beside names; {ANY!r} alone means all")
+    if len({*value}) != len(value):
+        raise ValueError("names something twice")
+    return value
+
+
+Bool = Annotated[bool, Strict()]
+Int = Annotated[int, Strict()]
+Count = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
+Usd = Annotated[Decimal, BeforeValidator(check_usd), WithJsonSchema({"type": "number", "minimum": 0})]
+Number = Annotated[float, BeforeValidator(check_number)]
+Weight = Annotated[float, BeforeValidator(check_number), Field(ge=0)]
+Duration = Annotated[str, BeforeValidator(check_duration), Field(description="Such as 30m, 1h, 7d, 1M.")]
+Time = Annotated[str, BeforeValidator(check_time)]
+Id = Annotated[str, BeforeValidator(check_id), Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Names = Annotated[tuple[Name, ...], Field()]
+EnforcementName = Literal["hard", "soft", "observe"]
+
+
+def is_empty(value: Any) -> bool:
+    """True for a value that asks for nothing: null, false, zero, and empty text, lists and objects."""
+    return value is None or value is False or value == 0 or (isinstance(value, str | list | dict | tuple) and not value)
+
+
+def _describe_unimplemented(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    names = getattr(model, "unimplemented", frozenset())
+    for name in sorted(names):
+        schema.setdefault("properties", {})[name] = {"description": "Accepted from other gateways' files; not implemented."}
+
+
+class Spec(BaseModel):
+    """Base of every shape: unknown keys are errors; known keys that nothing here implements are named, never swallowed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_describe_unimplemented)
+    unimplemented: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_unimplemented(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        extra = [key for key in data if key in cls.unimplemented]
+        if not extra:
+            return data
+        from_file = bool(info.context and info.context.get("file"))
+        asked = [key for key in extra if not is_empty(data[key])]
+        if asked and not from_file:
+            raise ValueError(f"{asked[0]} is not implemented; leave it out")
+        return {key: value for key, value in data.items() if key not in cls.unimplemented}
+
+    def given(self, name: str) -> bool:
+        """True when the document named this field, whatever its value."""
+        return name in self.model_fields_set
+
+
+class ResetConfig(Spec):
+    """Where calendar quarters begin."""
+
+    quarter_start_month: Annotated[int, Strict(), Field(ge=1, le=12)] = 1
+
+
+class BudgetSpec(Spec):
+    """A cap in money. Without `reset_duration` it is prepaid: it never resets, top-ups fill it."""
+
+    unimplemented = frozenset(
+        {"current_usage", "last_reset", "override_amount", "override_mode", "override_cycles_remaining",
+         "override_cycles_total", "override_anchor_reset", "config_hash", "created_at", "updated_at"}
+    )  # fmt: skip
+
+    id: Id | None = None
+    name: Name | None = None
+    max_limit: Usd
+    reset_duration: Duration | None = None
+    reset_config: ResetConfig | None = None
+    calendar_aligned: Bool | None = None
+    timezone: Name = "UTC"
+    enforcement: EnforcementName = "hard"
+    strict: Bool = False
+    carry_over: Bool = False
+
+    @property
+    def limit_nanos(self) -> int:
+        """The limit in nano-dollars, exact."""
+        return nanos_from_usd(self.max_limit)
+
+    @property
+    def quarter_start_month(self) -> int:
+        """1 to 12."""
+        return self.reset_config.quarter_start_month if self.reset_config else 1
+
+
+class RateLimitSpec(Spec):
+    """Limits in tokens, requests and parallel calls; all nulls remove them."""
+
+    unimplemented = frozenset(
+        {"token_current_usage", "token_last_reset", "request_current_usage", "request_last_reset",
+         "config_hash", "created_at", "updated_at"}
+    )  # fmt: skip
+
+    id: Id | None = None
+    token_max_limit: Count | None = None
+    token_reset_duration: Duration | None = None
+    request_max_limit: Count | None = None
+    request_reset_duration: Duration | None = None
+    concurrent_max_limit: Count | None = None
+    calendar_aligned: Bool | None = None
+    timezone: Name = "UTC"
+    enforcement: EnforcementName = "hard"
+
+    @model_validator(mode="after")
+    def _limits_have_windows(self) -> Self:
+        for unit, limit, duration in self.windows():
+            if limit is not None and duration is None:
+                raise ValueError(f"{unit.value.rstrip('s')}_max_limit needs {unit.value.rstrip('s')}_reset_duration, such as 1h")
+        return self
+
+    def windows(self) -> tuple[tuple[Unit, int | None, str | None], ...]:
+        """(unit, limit, window) for tokens and requests."""
+        return (
+            (Unit.TOKENS, self.token_max_limit, self.token_reset_duration),
+            (Unit.REQUESTS, self.request_max_limit, self.request_reset_duration),
+        )
+
+
+def check_budgets(budgets: tuple[BudgetSpec, ...]) -> tuple[BudgetSpec, ...]:
+    """One budget per window inside one owner, as a second one would only hide the first. Raises ValueError."""
+    seen: set[tuple[str | None, bool | None, str]] = set()
+    for budget in budgets:
+        window = (budget.reset_duration, budget.calendar_aligned, budget.timezone)
+        if window in seen:
+            raise ValueError(f"two budgets reset every {budget.reset_duration or 'never'}; keep one of them")
+        seen.add(window)
+    return budgets
+
+
+Budgets = tuple[BudgetSpec, ...]
+
+
+class Limited(Spec):
+    """Whatever can carry caps: several budgets, a rate limit, and how their windows are cut."""
+
+    budgets: Budgets = ()
+    rate_limit: RateLimitSpec | None = None
+    calendar_aligned: Bool = False
+
+    @model_validator(mode="after")
+    def _one_budget_per_window(self) -> Self:
+        check_budgets(self.budgets)
+        return self
+
+
+class ProviderConfigSpec(Limited):
+    """What a virtual key may do at one provider (`*`: at any). An absent list allows everything, an empty one nothing."""
+
+    unimplemented = frozenset({"model_budgets", "virtual_key_id", "allow_all_keys", "keys", "config_hash"})
+
+    id: Id | None = None
+    provider: Name
+    weight: Weight | None = None
+    allowed_models: Names = (ANY,)
+    blacklisted_models: Names = ()
+    key_ids: Names = (ANY,)
+    rate_limit_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _lists_are_clear(self) -> Self:
+        for name in ("allowed_models", "blacklisted_models", "key_ids"):
+            try:
+                check_models(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+        return self
+
+
+_VIRTUAL_KEY_UNIMPLEMENTED = frozenset(
+    {"mcp_configs", "access_profile_id", "created_by_user_id", "is_access_profile_managed", "config_hash"}
+)
+
+
+class VirtualKeySpec(Limited):
+    """A virtual key to be made."""
+
+    unimplemented = _VIRTUAL_KEY_UNIMPLEMENTED
+
+    id: Id | None = None
+    name: Name
+    description: str = ""
+    value: Secret | None = None
+    is_active: Bool = True
+    expires_at: Time | None = None
+    team_id: Id | None = None
+    customer_id: Id | None = None
+    rate_limit_id: Id | None = None
+    provider_configs: tuple[ProviderConfigSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_owner(self) -> Self:
+        if self.team_id and self.customer_id:
+            raise ValueError("a virtual key belongs to a team or to a customer, not to both: leave out team_id or customer_id")
+        return self
+
+    @property
+    def expires_at_ms(self) -> int | None:
+        """Milliseconds since 1970, or None."""
+        return ms_from_iso(self.expires_at) if self.expires_at else None
+
+
+class VirtualKeyPatch(Spec):
+    """Changes to a virtual key: absent fields stay; a list that is present is the whole desired set."""
+
+    unimplemented = _VIRTUAL_KEY_UNIMPLEMENTED
+
+    name: Name | None = None
+    description: str | None = None
+    is_active: Bool | None = None
+    expires_at: Time | None = None
+    team_id: Id | Literal[""] | None = None
+    customer_id: Id | Literal[""] | None = None
+    provider_configs: tuple[ProviderConfigSpec, ...] | None = None
+    budgets: Budgets | None = None
+    rate_limit: RateLimitSpec | None = None
+    calendar_aligned: Bool | None = None
+    reset_budget_usage: Bool = False
+
+    @model_validator(mode="after")
+    def _clear(self) -> Self:
+        check_budgets(self.budgets or ())
+        if self.team_id and self.customer_id:
+            raise ValueError("a virtual key belongs to a team or to a customer, not to both: leave out team_id or customer_id")
+        return self
+
+
+class TeamSpec(Limited):
+    """A team to be made; it may belong to a customer."""
+
+    unimplemented = frozenset({"source_id", "business_unit_id", "profile", "config", "claims", "config_hash"})
+
+    id: Id | None = None
+    name: Name
+    customer_id: Id | None = None
+    budget_id: Id | None = None
+    rate_limit_id: Id | None = None
+
+
+class CustomerSpec(Limited):
+    """A customer to be made."""
+
+    unimplemented = frozenset({"config_hash"})
+
+    id: Id | None = None
+    name: Name
+    budget_id: Id | None = None
+    rate_limit_id: Id | None = None
+
+
+class GroupPatch(Spec):
+    """Changes to a team or a customer (`customer_id` is for teams)."""
+
+    unimplemented = TeamSpec.unimplemented
+
+    name: Name | None = None
+    customer_id: Id | Literal[""] | None = None
+    budgets: Budgets | None = None
+    rate_limit: RateLimitSpec | None = None
+    calendar_aligned: Bool | None = None
+    reset_budget_usage: Bool = False
+
+    @model_validator(mode="after")
+    def _clear(self) -> Self:
+        check_budgets(self.budgets or ())
+        return self
+
+
+class BudgetRowSpec(BudgetSpec):
+    """A budget that names whom it binds. `scope_id`: an id, or the name of a provider or model; names of keys work too."""
+
+    scope: Literal["provider_config", "virtual_key", "team", "customer", "provider", "model"]
+    scope_id: Id
+
+
+class BudgetPatch(Spec):
+    """Changes to one budget; what was spent stays."""
+
+    unimplemented = BudgetSpec.unimplemented
+
+    name: Name | None = None
+    max_limit: Usd | None = None
+    reset_duration: Duration | None = None
+    reset_config: ResetConfig | None = None
+    calendar_aligned: Bool | None = None
+    timezone: Name | None = None
+    enforcement: EnforcementName | None = None
+    strict: Bool | None = None
+    carry_over: Bool | None = None
+    reason: str = ""
+
+
+class ProviderKeySpec(Spec):
+    """A provider's own credential. An absent `models` list allows every model, an empty one none."""
+
+    unimplemented = frozenset(
+        {"use_for_batch_api", "aliases", "azure_key_config", "vertex_key_config", "bedrock_key_config", "vllm_key_config",
+         "ollama_key_config", "sgl_key_config", "config_hash", "enabled"}
+    )  # fmt: skip
+
+    id: Id | None = None
+    name: Name
+    value: Secret | None = None
+    models: Names = (ANY,)
+    blacklisted_models: Names = ()
+    weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _lists_are_clear(self) -> Self:
+        try:
+            check_models(self.models)
+        except ValueError as error:
+            raise ValueError(f"models {error}") from None
+        return self
+
+
+def check_base_url(value: Any) -> Any:
+    """An http(s) address with a host and nothing after the path. Raises ValueError."""
+    if not isinstance(value, str) or not value:
+        return value or None
+    try:
+        parts = urlsplit(value)
+        port_ok = parts.port is None or 0 < parts.port < 65536
+    except ValueError:
+        raise ValueError(f"{value!r} is not an address; write it like https://api.example.com/v1") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
+        raise ValueError(f"{value!r} is not an address; write it like https://api.example.com/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("an address here has no user, password, query or fragment")
+    return value.rstrip("/")
+
+
+BaseUrl = Annotated[str, BeforeValidator(check_base_url)]
+
+
+class NetworkConfig(Spec):
+    """Where a provider is and what is added to each request."""
+
+    unimplemented = frozenset(
+        {"default_request_timeout_in_seconds", "max_retries", "retry_backoff_initial", "retry_backoff_max",
+         "retry_backoff_initial_ms", "retry_backoff_max_ms", "insecure_skip_verify", "ca_cert_pem", "max_conns_per_host",
+         "stream_idle_timeout_in_seconds", "enforce_http2", "beta_header_overrides"}
+    )  # fmt: skip
+
+    base_url: BaseUrl | None = None
+    extra_headers: dict[str, str] = Field(default_factory=dict)
+
+
+class CustomProviderConfig(Spec):
+    """Which dialect a provider with a name of its own speaks."""
+
+    unimplemented = frozenset({"is_key_less", "allowed_requests", "request_path_overrides"})
+
+    base_provider_type: Name
+
+
+class ProviderSpec(Spec):
+    """A provider as config.json has it under `providers.<name>`."""
+
+    unimplemented = frozenset(
+        {"concurrency_and_buffer_size", "proxy_config", "send_back_raw_request", "send_back_raw_response",
+         "store_raw_request_response", "openai_config", "provider_status", "status", "description", "config_hash"}
+    )  # fmt: skip
+
+    keys: tuple[ProviderKeySpec, ...] = ()
+    network_config: NetworkConfig = Field(default_factory=NetworkConfig)
+    custom_provider_config: CustomProviderConfig | None = None
+    hosts: Names = ()
+
+    @model_validator(mode="after")
+    def _key_names_differ(self) -> Self:
+        names = [key.name for key in self.keys]
+        if len(set(names)) != len(names):
+            raise ValueError("two keys have the same name; give each its own")
+        return self
+
+
+def loads_exact(text: str | bytes) -> Any:
+    """JSON with every fraction as a Decimal; doubled keys, NaN and infinities are errors. Raises ValueError."""
+    return json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not a number in JSON")
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names: list[str] = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {double!r} stands twice in one object")
+    return made

@@ -1,0 +1,409 @@
+"""The one thread of a process that writes the ledger: it takes what waits, decides and commits it together, then answers."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from store.clock import Clock, Ids
+from store.database import CHECKPOINT_PAGES, Connection, Database
+from store.errors import StoreUnavailable, UserError
+from store.ledger.batch import Batch, Waits
+from store.ledger.books import Books
+from store.ledger.decide import Slot
+from store.ledger.epochs import Lease, begin_epoch, end_epoch, open_calls
+from store.ledger.line import Line
+from store.ledger.operations import (
+    Answer,
+    CancelOperation,
+    HoldAnswer,
+    HoldOperation,
+    Operation,
+    SettleOperation,
+    deliver,
+)
+from store.ledger.recovery import book_leftovers, recover_dead
+from store.ledger.rows import StoredCap
+from store.ledger.spool import Spool
+from store.ledger.types import Settled, Unit
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_SECONDS = 0.05
+"""How often waiting calls look for what other processes gave back."""
+CONCURRENT_WAIT_SECONDS = 2.0
+RECOVERY_SECONDS = 5.0
+COMPARE_SECONDS = 30.0
+BUSY_CHECKPOINT_PAGES = 8 * CHECKPOINT_PAGES
+"""A busy writer lets the write-ahead log grow to here before it makes callers wait for a checkpoint."""
+BATCH_MAX = 1_000
+
+
+class Writer:
+    """Owns the queue, the line, the epoch and the spool of one process. Public methods may be called from any thread."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        ids: Ids,
+        hold_wait_seconds: float,
+        lease_dir: Path,
+        spool_dir: Path,
+        line: Line,
+        live: set[str],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._hold_wait_seconds = hold_wait_seconds
+        self._concurrent_wait_seconds = min(hold_wait_seconds, CONCURRENT_WAIT_SECONDS)
+        self._lease_dir = lease_dir
+        self._spool_dir = spool_dir
+        self._spool = Spool(spool_dir, ids.new())
+        self._queue: SimpleQueue[Operation | None] = SimpleQueue()
+        self._line = line
+        self._live = live
+        self._never_left: set[str] = set()
+        self._unsafe: list[SettleOperation] = []
+        self._caps: dict[str, StoredCap] = {}
+        self._caps_revision = -1
+        self._looked_at = 0.0
+        self._due: dict[str, float] = {}
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self.epoch = ""
+        self.lease: Lease | None = None
+        self.busy_since: float | None = None
+        self.batches = 0
+        self.operations = 0
+
+    # ---- for any thread
+
+    def submit(self, operation: Operation) -> None:
+        """Hands an operation to the writer."""
+        self._queue.put(operation)
+
+    def never_left(self, call_id: str) -> None:
+        """Says that this call was not let through, whatever the database says of its hold."""
+        self._never_left.add(call_id)
+
+    @property
+    def shut(self) -> bool:
+        """True while a settlement could be written neither to the store nor to the spool: nothing new is let through."""
+        return bool(self._unsafe)
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is queued, waiting or being written."""
+        return self._queue.empty() and not len(self._line) and self.busy_since is None
+
+    @property
+    def waiting(self) -> int:
+        """How many calls stand in line."""
+        return len(self._line)
+
+    def spool(self, operations: Iterable[SettleOperation]) -> list[Answer]:
+        """Puts settlements into the synced spool file; the answers say so. Never raises."""
+        fresh = [operation for operation in operations if not operation.spooled]
+        if not fresh:
+            return []
+        try:
+            self._spool.append([operation.settlement for operation in fresh])
+        except (OSError, ValueError, TypeError) as error:
+            log.error("%d settlements could be written neither to the store nor to the spool: %s", len(fresh), error)
+            self._unsafe.extend(operation for operation in fresh if operation not in self._unsafe)
+            return []
+        for operation in fresh:
+            operation.spooled = True
+        return [(operation, Settled(operation.settlement.call_id, (), spooled=True)) for operation in fresh]
+
+    # ---- life
+
+    def start(self) -> None:
+        """Begins an epoch, books what dead processes left, and starts the thread. Raises StoreUnavailable, OSError."""
+        with self._database.write() as connection:
+            self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids, self._clock)
+        book_leftovers(self._database, self._clock, self._spool_dir)
+        recover_dead(self._database, self._clock, self.epoch)
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Finishes what is queued and ends the epoch; calls still open are left for the next process to find."""
+        if self._thread is None:
+            return
+        self._stopping = True
+        self._queue.put(None)
+        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            log.warning("the ledger's writer is stuck; what it holds is recovered by the next process")
+            return
+        self._thread = None
+        self._end()
+
+    def _end(self) -> None:
+        try:
+            with self._database.write() as connection:
+                if not open_calls(connection, self.epoch, 1):
+                    end_epoch(connection, self.epoch, self._clock.now_ms())
+        except StoreUnavailable as error:
+            log.warning("the epoch could not be ended: %s", error)
+        if self.lease is not None:
+            self.lease.drop()
+        self._spool.close()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        while True:
+            first = self._next()
+            if first is None and self._stopping and self._queue.empty():
+                break
+            try:
+                self._cycle([] if first is None else [first])
+                self._maintain()
+            except Exception:
+                log.exception("the ledger's writer met something unexpected and goes on")
+            finally:
+                self.busy_since = None
+        self._give_up_waiting()
+
+    def _next(self) -> Operation | None:
+        try:
+            return self._queue.get(timeout=LOOK_AGAIN_SECONDS if len(self._line) else 1.0)
+        except Empty:
+            return None
+
+    def _drain(self, operations: list[Operation]) -> None:
+        while len(operations) < BATCH_MAX:
+            try:
+                operation = self._queue.get_nowait()
+            except Empty:
+                return
+            if operation is not None:
+                operations.append(operation)
+
+    def _cycle(self, operations: list[Operation]) -> None:
+        self.busy_since = self._clock.monotonic()
+        if not operations and not len(self._line):
+            self._checkpoint()
+            return
+        try:
+            with self._database.write(wait_seconds=None, checkpoint=False) as connection:
+                self._drain(operations)
+                answers, line = self._work(connection, operations, self._line)
+        except StoreUnavailable as error:
+            self._drain(operations)
+            self._store_failed(operations, error)
+            return
+        except Exception as error:
+            log.warning("a batch of %d operations failed and is tried one by one: %s", len(operations), error)
+            self._one_by_one(operations)
+            return
+        self._finish(operations, answers, line)
+        self._checkpoint()
+
+    def _finish(self, operations: list[Operation], answers: list[Answer], line: Line) -> None:
+        self._line = line
+        self.batches += 1
+        self.operations += len(operations)
+        spooled = [op.settlement for op in operations if isinstance(op, SettleOperation) and op.spooled]
+        if spooled:
+            self._spool.booked(spooled)
+        for operation, answer in answers:
+            if isinstance(answer, Settled) or (isinstance(operation, SettleOperation) and isinstance(answer, UserError)):
+                self._live.discard(operation.settlement.call_id)  # type: ignore[union-attr]
+        deliver(answers)
+
+    def _one_by_one(self, operations: list[Operation]) -> None:
+        queued: list[Operation] = [*self._line, *operations]
+        self._line = self._line.copy()
+        for operation in queued:
+            try:
+                with self._database.write(wait_seconds=None, checkpoint=False) as connection:
+                    answers, line = self._work(connection, [operation], self._line)
+            except StoreUnavailable as error:
+                self._store_failed([operation], error)
+            except Exception as error:
+                log.exception("an operation of the ledger failed")
+                if not isinstance(operation, CancelOperation):
+                    deliver([(operation, error)])
+            else:
+                self._finish([operation], answers, line)
+
+    def _store_failed(self, operations: list[Operation], error: StoreUnavailable) -> None:
+        answers: list[Answer] = []
+        for operation in [*self._line, *operations]:
+            if isinstance(operation, HoldOperation):
+                self._never_left.add(operation.request.call_id)
+                answers.append((operation, error))
+            elif isinstance(operation, CancelOperation):
+                self._never_left.add(operation.call_id)
+        self._line = self._line.copy()
+        settles = [operation for operation in operations if isinstance(operation, SettleOperation)]
+        answers += self.spool(settles)
+        answers += [(op, error) for op in self._unsafe if op in settles and op.future is not None]
+        deliver(answers)
+
+    def _give_up_waiting(self) -> None:
+        error = StoreUnavailable("the gateway is stopping")
+        deliver([(operation, error) for operation in self._line])
+        self._line = self._line.copy()
+
+    def _checkpoint(self) -> None:
+        pages = CHECKPOINT_PAGES if self._queue.empty() else BUSY_CHECKPOINT_PAGES
+        try:
+            self._database.checkpoint(pages, wait_seconds=1.0)
+        except StoreUnavailable as error:
+            log.debug("no checkpoint now: %s", error)
+
+    # ---- one transaction
+
+    def _work(self, connection: Connection, operations: list[Operation], line: Line) -> tuple[list[Answer], Line]:
+        now = self._clock.monotonic()
+        newcomers = [op for op in operations if isinstance(op, HoldOperation) and not op.gone]
+        settles = [op for op in operations if isinstance(op, SettleOperation)]
+        cancelled = {op.call_id for op in operations if isinstance(op, CancelOperation)}
+        waiting = [op for op in line if not op.gone]
+        if cancelled:
+            waiting = [op for op in waiting if op.request.call_id not in cancelled]
+            newcomers = [op for op in newcomers if op.request.call_id not in cancelled]
+        look_again = bool(settles or cancelled) or now - self._looked_at >= LOOK_AGAIN_SECONDS
+        books, revision = self._open_books(connection, bool(newcomers or waiting))
+        batch = Batch(connection, books, epoch=self.epoch, revision=revision)
+        candidates = [*waiting, *newcomers] if look_again else newcomers
+        batch.prepare([op.request for op in candidates], [*(op.settlement.call_id for op in settles), *cancelled])
+
+        answers: list[Answer] = []
+        for settle in settles:
+            try:
+                answers.append((settle, batch.settle(settle.settlement)))
+            except UserError as error:
+                answers.append((settle, error))
+        for call_id in cancelled:
+            batch.void(call_id, "cancelled")
+
+        still_waiting = line.copy()
+        if look_again:
+            self._looked_at = now
+            for hold in waiting:
+                self._try_hold(batch, hold, still_waiting, answers, now, newcomer=False)
+        else:
+            for hold in waiting:
+                self._wait(batch, hold, still_waiting)
+        for hold in newcomers:
+            self._try_hold(batch, hold, still_waiting, answers, now, newcomer=True)
+        batch.flush()
+        return answers, still_waiting
+
+    def _open_books(self, connection: Connection, holds: bool) -> tuple[Books, int]:
+        row = connection.execute(
+            "SELECT (SELECT value FROM meta WHERE key = 'revision'), (SELECT ended_ms IS NULL FROM epochs WHERE id = ?)",
+            (self.epoch,),
+        )[0]
+        revision = int(row[0] or 0)
+        if holds and not row[1]:
+            self._renew_epoch(connection)
+        if revision != self._caps_revision:
+            self._caps, self._caps_revision = {}, revision
+        return Books(connection, self._clock.now_ms(), self._caps), revision
+
+    def _renew_epoch(self, connection: Connection) -> None:
+        # Somebody took us for dead and has booked what we held: new holds need an epoch that is alive.
+        log.warning("this process was taken for dead; its open calls were posted at their holds")
+        old = self.lease
+        self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids, self._clock)
+        if old is not None:
+            old.drop()
+
+    def _try_hold(
+        self, batch: Batch, hold: HoldOperation, line: Line, answers: list[Answer], now: float, *, newcomer: bool
+    ) -> None:
+        waited = max(0.0, now - hold.asked_at)
+        waited_ms = 0 if newcomer else int(waited * 1000)
+        try:
+            result = batch.hold(hold.request, waited_ms)
+        except UserError as error:
+            answers.append((hold, error))
+            return
+        if not isinstance(result, Waits):
+            answers.append((hold, result))
+            return
+        hold.needs = result.needs
+        if waited >= self._patience(result.verdict.blocking) or (newcomer and not line.has_room(hold)):
+            refusal: HoldAnswer = batch.refusal(hold.request, result.verdict, held_only=True, waited_ms=waited_ms)
+            answers.append((hold, refusal))
+            return
+        self._wait(batch, hold, line)
+
+    def _patience(self, blocking: tuple[Slot, ...]) -> float:
+        if any(slot.stored.unit is Unit.CONCURRENT for slot in blocking):
+            return self._concurrent_wait_seconds
+        return self._hold_wait_seconds
+
+    @staticmethod
+    def _wait(batch: Batch, hold: HoldOperation, line: Line) -> None:
+        line.add(hold)
+        ahead = batch.ahead
+        for cap_id, needed in hold.needs:
+            ahead[cap_id] = ahead.get(cap_id, 0) + needed
+
+    # ---- now and then
+
+    def _maintain(self) -> None:
+        if self._unsafe:
+            self._rescue()
+        if self._is_due("spool", 1.0):
+            pending = self._spool.pending()
+            if pending:
+                self._cycle([SettleOperation(settlement, spooled=True) for settlement in pending])
+        if self._is_due("recovery", RECOVERY_SECONDS):
+            self._guarded(lambda: recover_dead(self._database, self._clock, self.epoch))
+            self._guarded(lambda: book_leftovers(self._database, self._clock, self._spool_dir))
+        if self._is_due("compare", COMPARE_SECONDS) or self._never_left:
+            self._guarded(self.compare_with_live)
+
+    def _is_due(self, name: str, every_seconds: float) -> bool:
+        now = self._clock.monotonic()
+        if now < self._due.setdefault(name, now + every_seconds):
+            return False
+        self._due[name] = now + every_seconds
+        return True
+
+    def _rescue(self) -> None:
+        """Tries once more to make safe what went neither into the store nor into the spool."""
+        unsafe = self._unsafe
+        self._unsafe = []
+        before = len(self._spool.pending())
+        self.spool(unsafe)
+        if len(self._spool.pending()) == before:
+            self._cycle([*unsafe])
+
+    def compare_with_live(self) -> int:
+        """Ends open holds of this epoch that no live call owns: voided when they never left, else posted unconfirmed."""
+        with self._database.read() as connection:
+            calls = [call for call in open_calls(connection, self.epoch, BATCH_MAX) if call not in self._live]
+        never_left = self._never_left.copy()
+        if calls:
+            with self._database.write(wait_seconds=None, checkpoint=False) as connection:
+                books, revision = self._open_books(connection, False)
+                batch = Batch(connection, books, epoch=self.epoch, revision=revision)
+                batch.prepare([], calls)
+                for call in calls:
+                    if call in never_left:
+                        batch.void(call, "never left")
+                    elif call not in self._live:
+                        batch.post_unconfirmed(call, "forgotten")
+                batch.flush()
+        self._never_left -= never_left
+        return len(calls)
+
+    @staticmethod
+    def _guarded(action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (StoreUnavailable, OSError) as error:
+            log.debug("put off: %s", error)

@@ -1,0 +1,158 @@
+"""Ties the logs to the ledger: every post of the ledger gets its row, and every row the cost the ledger booked.
+
+Run at start (after a crash rows may be missing) and now and then: the *watermark* is the ledger sequence up to which both agree.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import batched
+from typing import Protocol
+
+from store.database import Connection, Database
+from store.ledger.types import CallFacts
+from store.logs.batch import put
+from store.logs.daily import DailyChanges
+from store.logs.rows import Stored, read_stored
+from store.logs.types import CallRow
+
+BATCH_POSTS = 500
+
+_STATUS_OF_NOTE = {"complete": "success", "client_left": "cancelled", "cut": "cut"}
+
+
+class Posted(Protocol):
+    """What is read of a row of the ledger's posts. A correction's `cost_nanos` is the difference, as it is in the ledger."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def call_id(self) -> str: ...
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def facts(self) -> CallFacts: ...
+    @property
+    def cost_nanos(self) -> int: ...
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def estimated(self) -> bool: ...
+    @property
+    def unconfirmed(self) -> bool: ...
+    @property
+    def note(self) -> str: ...
+    @property
+    def cap_ids(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUpReport:
+    """What a catch-up did."""
+
+    watermark: int
+    """Every post up to this sequence is in the logs."""
+    checked: int = 0
+    inserted: int = 0
+    """Rows made from the ledger because the logs had none."""
+    corrected: int = 0
+    """Rows whose cost was not what the ledger booked."""
+    complete: bool = True
+    """False when it stopped at a post so young that its row may still be on its way."""
+
+
+def catch_up(database: Database, posts: Iterable[Posted], *, now_ms: int, grace_ms: int = 0) -> CatchUpReport:
+    """Bring the logs up to date with posts that ascend by sequence and leave none out after the watermark.
+
+    A post without a row gets one, once, whoever runs this and however often; but not while it is younger than `grace_ms`,
+    because a living process may be about to write the full row. Raises StoreUnavailable.
+    """
+    with database.read() as connection:
+        report = CatchUpReport(read_watermark(connection))
+    for some in batched(posts, BATCH_POSTS):
+        with database.write() as connection:
+            report = _one_batch(connection, some, report, now_ms - grace_ms)
+        if not report.complete:
+            break
+    return report
+
+
+def read_watermark(connection: Connection) -> int:
+    """The ledger sequence up to which the logs are known to be complete."""
+    rows = connection.execute("SELECT value FROM log_meta WHERE key = 'watermark'")
+    return int(rows[0][0]) if rows else 0
+
+
+def _one_batch(connection: Connection, posts: Iterable[Posted], report: CatchUpReport, settled_before_ms: int) -> CatchUpReport:
+    posts = tuple(posts)
+    watermark = read_watermark(connection)
+    before = read_stored(connection, {post.call_id for post in posts})
+    after: dict[str, Stored] = {}
+    checked = inserted = corrected = 0
+    complete = True
+    for post in posts:
+        if post.sequence <= watermark:
+            continue
+        stored = after.get(post.call_id) or before.get(post.call_id)
+        if stored is None and post.at_ms > settled_before_ms:
+            complete = False
+            break
+        checked += 1
+        watermark = post.sequence
+        if stored is None:
+            inserted += 1
+            stored = Stored(_row_of(post), 0, 0)
+        elif stored.ledger_sequence >= post.sequence:
+            continue
+        booked = stored.ledger_nanos + post.cost_nanos
+        if stored.row.cost_nanos != booked:
+            corrected += 1
+        after[post.call_id] = Stored(_with_post(stored, post, booked), post.sequence, booked)
+    changes = DailyChanges()
+    put(connection, tuple(after.values()), before, changes)
+    changes.write(connection)
+    connection.execute(
+        "INSERT INTO log_meta (key, value) VALUES ('watermark', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (watermark,),
+    )
+    return CatchUpReport(watermark, report.checked + checked, report.inserted + inserted, report.corrected + corrected, complete)
+
+
+def _with_post(stored: Stored, post: Posted, booked_nanos: int) -> CallRow:
+    row = replace(stored.row, cost_nanos=booked_nanos)
+    if row.status == "unconfirmed" and not post.unconfirmed:
+        row = replace(
+            row,
+            status=_STATUS_OF_NOTE.get(post.note, "success"),
+            input_tokens=post.input_tokens,
+            output_tokens=post.output_tokens,
+            estimated=post.estimated,
+        )
+    return row
+
+
+def _row_of(post: Posted) -> CallRow:
+    """What the ledger still knows of a call whose row was lost."""
+    facts = post.facts
+    return CallRow(
+        id=post.call_id,
+        at_ms=post.at_ms,
+        status="unconfirmed" if post.unconfirmed else _STATUS_OF_NOTE.get(post.note, "error"),
+        http_status=0,
+        provider=facts.provider,
+        model=facts.model,
+        operation=facts.operation,
+        stream=facts.stream,
+        virtual_key_id=facts.virtual_key_id,
+        virtual_key_name=facts.virtual_key_name,
+        team_id=facts.team_id,
+        customer_id=facts.customer_id,
+        run_id=facts.run_id,
+        input_tokens=post.input_tokens,
+        output_tokens=post.output_tokens,
+        cost_nanos=post.cost_nanos,
+        estimated=post.estimated or post.unconfirmed,
+        caps_charged=post.cap_ids,
+        message=f"row made from the ledger ({post.note})" if post.note else "row made from the ledger",
+    )

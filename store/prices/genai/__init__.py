@@ -1,0 +1,1 @@
+"""The price data of the genai-prices package, read without importing the package itself."""

@@ -1,0 +1,505 @@
+"""config.json as pydantic models: the sections and field names of Bifrost's file plus our own `gateway` and `console`.
+
+`python -m store.settings` writes `store/config.schema.json`, which editors use for completion.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from store.config_store.keys import KEY_PREFIX, check_key_value
+from store.config_store.problems import join_problems, models_in, nearest, options, problems
+from store.config_store.secret_text import Secret, SecretText
+from store.config_store.specs import (
+    FROM_FILE,
+    Bool,
+    BudgetSpec,
+    CustomerSpec,
+    Duration,
+    Id,
+    Int,
+    Limited,
+    Name,
+    Names,
+    ProviderSpec,
+    RateLimitSpec,
+    Spec,
+    TeamSpec,
+    Usd,
+    VirtualKeySpec,
+    check_base_url,
+    is_empty,
+    loads_exact,
+)
+from store.errors import SettingsError
+
+SCHEMA_PATH = Path(__file__).with_name("config.schema.json")
+
+Port = Annotated[Int, Field(ge=1, le=65535)]
+Positive = Annotated[Int, Field(ge=1)]
+NotNegative = Annotated[Int, Field(ge=0)]
+
+
+class Forward(Spec):
+    """The forward proxy's rules. Null: decided by the address it listens on (see `resolved`)."""
+
+    unmatched: Literal["tunnel", "deny"] | None = None
+    """What becomes of a CONNECT to a host that is no provider."""
+    allow: Names = ()
+    """Private hosts or networks (CIDR) that may be reached although the gateway listens beyond loopback."""
+    require_auth: Bool | None = None
+
+    def resolved(self, *, on_loopback: bool) -> tuple[Literal["tunnel", "deny"], bool]:
+        """(unmatched, require_auth): open on loopback, closed elsewhere, unless the file says otherwise."""
+        unmatched: Literal["tunnel", "deny"] = self.unmatched or ("tunnel" if on_loopback else "deny")
+        return unmatched, (not on_loopback) if self.require_auth is None else self.require_auth
+
+
+class Listener(Spec):
+    """A port of its own for a tool that cannot send a virtual key."""
+
+    port: Port
+    virtual_key: Name
+
+
+class Inspect(Spec):
+    """How much the inspector keeps."""
+
+    history: Duration | None = "24h"
+    flows: Positive = 2000
+    megabytes: Positive = 256
+
+
+class Limits(Spec):
+    """Bounds on what a client or a provider can make the gateway keep or wait for."""
+
+    max_body_mb: Positive = 32
+    max_header_kb: Positive = 64
+    max_connections: Positive = 10000
+    header_timeout_seconds: Positive = 10
+    connect_timeout_seconds: Positive = 10
+    first_byte_timeout_seconds: Positive = 600
+    idle_stream_timeout_seconds: Positive = 300
+
+
+class Prices(Spec):
+    """A file of prices that go before the built-in ones."""
+
+    file: str | None = None
+
+
+class FlatPrice(Spec):
+    """The price of models that the price book does not know."""
+
+    input_per_million_usd: Usd
+    output_per_million_usd: Usd
+
+
+class Gateway(Spec):
+    """What is ours alone."""
+
+    forward: Forward = Forward()
+    listeners: tuple[Listener, ...] = ()
+    default_virtual_key: Name | None = None
+    public_url: str | None = None
+    upstream_proxy: str | None = None
+    unpriced: Literal["block", "allow"] | FlatPrice = "block"
+    unmetered: Literal["block", "allow"] = "block"
+    trim_output: Bool = True
+    min_output_tokens: Positive = 256
+    hold_wait_seconds: NotNegative = 10
+    inspect: Inspect = Inspect()
+    limits: Limits = Limits()
+    prices: Prices = Prices()
+
+    @model_validator(mode="after")
+    def _addresses(self) -> Self:
+        for name in ("public_url", "upstream_proxy"):
+            try:
+                check_base_url(getattr(self, name) or None)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        ports = [listener.port for listener in self.listeners]
+        if len(set(ports)) != len(ports):
+            raise ValueError("listeners: two of them have the same port")
+        return self
+
+
+class Console(Spec):
+    """The dashboard and the management API."""
+
+    public_url: str | None = None
+    """The address people type when a proxy stands in front; its host passes the Host and Origin checks."""
+    allowed_hosts: Names = ()
+    """Further host names under which the console may be opened."""
+
+    @model_validator(mode="after")
+    def _address(self) -> Self:
+        check_base_url(self.public_url or None)
+        return self
+
+
+class SqliteConfig(Spec):
+    """Where the SQLite file is, relative to the app directory."""
+
+    path: str | None = None
+
+
+class ConfigStoreSettings(Spec):
+    """Where providers, keys and budgets are kept."""
+
+    unimplemented = frozenset({"vault_store"})
+
+    enabled: Bool = True
+    type: Literal["sqlite"] = "sqlite"
+    config: SqliteConfig = SqliteConfig()
+
+
+class LogsStoreSettings(Spec):
+    """Where the rows of calls are kept."""
+
+    unimplemented = frozenset({"object_storage", "object_storage_exclude_fields", "writer", "matview_refresh_interval"})
+
+    enabled: Bool = True
+    type: Literal["sqlite"] = "sqlite"
+    config: SqliteConfig = SqliteConfig()
+    retention_days: Positive | None = None
+
+
+class Client(Spec):
+    """How clients are treated."""
+
+    unimplemented = frozenset(
+        {"drop_excess_requests", "initial_pool_size", "prometheus_labels", "allowed_headers",
+         "retain_content_in_object_storage", "allow_per_request_content_storage_override", "allow_per_request_raw_override",
+         "disable_db_pings_in_health", "dump_errors_in_console_logs", "enforce_governance_header", "enforce_scim_auth",
+         "dual_credential_conflict_behavior", "max_request_body_size_mb", "compat", "header_filter_config",
+         "async_job_result_ttl", "required_headers", "logging_headers", "whitelisted_routes",
+         "hide_deleted_virtual_keys_in_filters", "routing_chain_max_depth", "webhook_config", "oauth2_server_config",
+         "mcp_agent_depth", "mcp_tool_execution_timeout", "mcp_code_mode_binding_level", "mcp_tool_sync_interval"}
+    )  # fmt: skip
+
+    allowed_origins: Names = ()
+    enable_logging: Bool = True
+    disable_content_logging: Bool = False
+    log_retention_days: Positive = 365
+    enforce_auth_on_inference: Bool = True
+    allow_direct_keys: Bool = False
+
+
+class AuthConfig(Spec):
+    """User and password of the console; without this section the token in `admin.token` is the way in."""
+
+    unimplemented = frozenset({"disable_auth_on_inference"})
+
+    admin_username: Secret | None = None
+    admin_password: Secret | None = None
+    is_enabled: Bool = True
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.is_enabled and (self.admin_username is None) != (self.admin_password is None):
+            raise ValueError("admin_username and admin_password go together; give both or neither")
+        return self
+
+
+class FileBudget(BudgetSpec):
+    """A row of `governance.budgets` that names its owner, or is named by it through `budget_id`."""
+
+    unimplemented = BudgetSpec.unimplemented
+
+    virtual_key_id: Id | None = None
+    provider_config_id: Id | None = None
+    team_id: Id | None = None
+    customer_id: Id | None = None
+    model_config_id: Id | None = None
+    provider_name: Name | None = None
+
+    def owners(self) -> dict[str, str]:
+        """The owner fields that are set."""
+        names = ("virtual_key_id", "provider_config_id", "team_id", "customer_id", "model_config_id", "provider_name")
+        return {name: value for name in names if (value := getattr(self, name))}
+
+    @model_validator(mode="after")
+    def _at_most_one_owner(self) -> Self:
+        if len(self.owners()) > 1:
+            raise ValueError(f"has several owners ({', '.join(self.owners())}); a budget belongs to one")
+        return self
+
+
+class FileRateLimit(RateLimitSpec):
+    """A row of `governance.rate_limits`, named by its owner through `rate_limit_id`."""
+
+    id: Id
+
+
+class ModelConfig(Limited):
+    """Caps on a model (or, with `model_name: "*"`, on a provider or a virtual key)."""
+
+    unimplemented = frozenset({"config_hash", "scope_name"})
+
+    id: Id | None = None
+    model_name: Name
+    provider: Name | None = None
+    scope: Literal["global", "virtual_key"] = "global"
+    scope_id: Id | None = None
+    budget_id: Id | None = None
+    budget_ids: tuple[Id, ...] = ()
+    rate_limit_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _supported(self) -> Self:
+        if self.scope == "virtual_key" and not self.scope_id:
+            raise ValueError("scope virtual_key needs scope_id, the id of the virtual key")
+        if self.model_name != "*" and (self.provider or self.scope != "global"):
+            raise ValueError(
+                "caps on one model inside one provider or virtual key are not implemented; "
+                'use model_name "*" with them, or scope global without provider'
+            )
+        return self
+
+
+class GovernanceProvider(Limited):
+    """Deployment-wide caps of a provider."""
+
+    unimplemented = frozenset({"config_hash"})
+
+    name: Name
+    budget_id: Id | None = None
+    rate_limit_id: Id | None = None
+
+
+class Governance(Spec):
+    """Who may spend how much."""
+
+    unimplemented = frozenset(
+        {"routing_rules", "pricing_overrides", "complexity_analyzer_config", "business_units", "roles"}
+    )  # fmt: skip
+
+    virtual_keys: tuple[VirtualKeySpec, ...] = ()
+    teams: tuple[TeamSpec, ...] = ()
+    customers: tuple[CustomerSpec, ...] = ()
+    budgets: tuple[FileBudget, ...] = ()
+    rate_limits: tuple[FileRateLimit, ...] = ()
+    model_configs: tuple[ModelConfig, ...] = ()
+    providers: tuple[GovernanceProvider, ...] = ()
+    auth_config: AuthConfig | None = None
+
+
+class Settings(Spec):
+    """All of config.json."""
+
+    unimplemented = frozenset(
+        {"server", "source_of_truth", "env_label", "setup_token", "framework", "alerting", "webhooks", "mcp", "vector_store",
+         "plugins", "websocket", "guardrails_config", "audit_logs", "cluster_config", "load_balancer_config",
+         "large_payload_optimization", "scim_config", "access_profiles", "feature_flags", "circuit_breaker_config"}
+    )  # fmt: skip
+
+    schema_: str | None = Field(default=None, alias="$schema")
+    version: Literal[1, 2] = 2
+    encryption_key: Secret | None = None
+    auth_config: AuthConfig | None = None
+    client: Client = Client()
+    config_store: ConfigStoreSettings = ConfigStoreSettings()
+    logs_store: LogsStoreSettings = LogsStoreSettings()
+    providers: dict[str, ProviderSpec] = Field(default_factory=dict)
+    governance: Governance = Governance()
+    gateway: Gateway = Gateway()
+    console: Console = Console()
+
+    _environ: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each section or field that is accepted but not implemented."""
+        return self._warnings
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment that `env.NAME` secrets are looked up in."""
+        return self._environ
+
+    @property
+    def auth(self) -> AuthConfig | None:
+        """`auth_config` of the top level, else the one inside `governance`."""
+        return self.auth_config or self.governance.auth_config
+
+    def secret(self, secret: SecretText | None, path: str) -> str | None:
+        """The secret in clear; None for none. Raises SettingsError when its environment variable is not set."""
+        if secret is None:
+            return None
+        value = secret.resolve(self._environ)
+        if value is None:
+            raise SettingsError(f"{path}: the environment variable {secret.env_name} is not set")
+        return value
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of a config.json, or the defaults without one.
+
+    Raises SettingsError, one line: file, line and column for broken JSON; the path in the document for wrong values.
+    """
+    if path is None:
+        return settings_from({}, environ, source="config.json")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: there is no such file; name another one with --config, or leave it out") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        document = loads_exact(text)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path}: line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: is nested too deeply") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return settings_from(document, environ, source=str(path))
+
+
+def settings_from(document: Any, environ: Mapping[str, str], *, source: str) -> Settings:
+    """Settings of a parsed document; `source` stands before each error. Raises SettingsError."""
+    if not isinstance(document, dict):
+        raise SettingsError(f"{source}: must be a JSON object with sections such as providers and governance")
+    _refuse_coming_stores(document, source)
+    try:
+        settings = Settings.model_validate(document, context=FROM_FILE)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: {join_problems(problems(Settings, error))}") from None
+    settings._environ = dict(environ)
+    settings._warnings = tuple(_warnings(document))
+    try:
+        _check_references(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {error}") from None
+    return settings
+
+
+def _refuse_coming_stores(document: Mapping[str, Any], source: str) -> None:
+    for name in ("config_store", "logs_store"):
+        section = document.get(name)
+        if not isinstance(section, Mapping):
+            continue
+        if section.get("type") in ("postgres", "clickhouse"):
+            raise SettingsError(f'{source}: {name}.type: {section["type"]!r} is not available in this version; use "sqlite"')
+        if name == "config_store" and section.get("enabled") is False:
+            raise SettingsError(
+                f"{source}: config_store.enabled: running from the file alone is not available in this version; "
+                "set it to true: the file then seeds the store, and --reseed applies later changes of it"
+            )
+
+
+def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
+    for path in unimplemented_in(Settings, document):
+        yield f"{path} is not implemented and has no effect"
+
+
+def unimplemented_in(annotation: Any, value: Any, path: str = "") -> Iterator[str]:
+    """Paths in a document that a shape knows but does not implement, where they ask for something."""
+    for model in models_in(annotation):
+        if not isinstance(value, Mapping):
+            continue
+        for key, inner in value.items():
+            at = f"{path}.{key}" if path else str(key)
+            if key in getattr(model, "unimplemented", frozenset()):
+                if not is_empty(inner):
+                    yield at
+                continue
+            for name, field in model.model_fields.items():
+                if key == (field.alias or name):
+                    yield from unimplemented_in(field.annotation, inner, at)
+    for option in options(annotation):
+        origin, args = get_origin(option), get_args(option)
+        if origin in (list, tuple) and args and isinstance(value, list):
+            for index, inner in enumerate(value):
+                yield from unimplemented_in(args[0], inner, f"{path}[{index}]")
+        elif origin is dict and len(args) == 2 and isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from unimplemented_in(args[1], inner, f"{path}.{key}")
+
+
+def _check_references(settings: Settings) -> None:
+    """What pydantic cannot see: values across the document. Raises SettingsError."""
+    governance = settings.governance
+    for index, key in enumerate(governance.virtual_keys):
+        if key.value is not None and (value := key.value.resolve(settings.environ)) is not None:
+            try:
+                check_key_value(value)
+            except ValueError as error:
+                raise SettingsError(f"governance.virtual_keys[{index}].value: {error}") from None
+    _unique("governance.virtual_keys", [key.name for key in governance.virtual_keys], "name")
+    _unique("governance.teams", [team.name for team in governance.teams], "name")
+    _unique("governance.customers", [customer.name for customer in governance.customers], "name")
+    for section in ("virtual_keys", "teams", "customers", "budgets", "rate_limits", "model_configs"):
+        _unique(f"governance.{section}", [row.id for row in getattr(governance, section) if row.id], "id")
+    _unique(
+        "governance.virtual_keys[].provider_configs",
+        [config.id for key in governance.virtual_keys for config in key.provider_configs if config.id],
+        "id",
+    )
+    _known_ids(governance)
+    default = settings.gateway.default_virtual_key
+    if default is not None and default.startswith(KEY_PREFIX):
+        raise SettingsError("gateway.default_virtual_key: is a key's value; write the key's name")
+
+
+def _unique(path: str, values: list[str], what: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise SettingsError(f"{path}: the {what} {value!r} stands there twice; each needs its own")
+
+
+def _known_ids(governance: Governance) -> None:
+    known: dict[str, list[str]] = {
+        "team_id": [name for team in governance.teams for name in (team.id, team.name) if name],
+        "customer_id": [name for customer in governance.customers for name in (customer.id, customer.name) if name],
+        "virtual_key_id": [name for key in governance.virtual_keys for name in (key.id, key.name) if name],
+        "provider_config_id": [config.id for key in governance.virtual_keys for config in key.provider_configs if config.id],
+        "model_config_id": [row.id for row in governance.model_configs if row.id],
+        "budget_id": [budget.id for budget in governance.budgets if budget.id],
+        "rate_limit_id": [limit.id for limit in governance.rate_limits],
+    }
+    for path, field, value in _references(governance):
+        if value not in known[field]:
+            raise SettingsError(f"{path}: there is no {field.removesuffix('_id')} {value!r}; {nearest(value, known[field])}")
+
+
+def _references(governance: Governance) -> Iterator[tuple[str, str, str]]:
+    """(path, kind of id, id) of every place that names another row."""
+    names = ("team_id", "customer_id", "virtual_key_id", "provider_config_id", "model_config_id", "budget_id", "rate_limit_id")
+    for section in ("virtual_keys", "teams", "customers", "budgets", "model_configs", "providers"):
+        for index, row in enumerate(getattr(governance, section)):
+            for name in names:
+                if value := getattr(row, name, None):
+                    yield f"governance.{section}[{index}].{name}", name, value
+            for number, value in enumerate(getattr(row, "budget_ids", ())):
+                yield f"governance.{section}[{index}].budget_ids[{number}]", "budget_id", value
+    for index, key in enumerate(governance.virtual_keys):
+        for number, config in enumerate(key.provider_configs):
+            if config.rate_limit_id:
+                path = f"governance.virtual_keys[{index}].provider_configs[{number}].rate_limit_id"
+                yield path, "rate_limit_id", config.rate_limit_id
+    for index, row in enumerate(governance.model_configs):
+        if row.scope == "virtual_key" and row.scope_id:
+            yield f"governance.model_configs[{index}].scope_id", "virtual_key_id", row.scope_id
+
+
+def schema_text() -> str:
+    """The JSON Schema of config.json, as it stands in `store/config.schema.json`."""
+    schema = Settings.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Tollgate config.json"
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_PATH.write_text(schema_text(), encoding="utf-8")
+    sys.stdout.write(f"wrote {SCHEMA_PATH.name}\n")

@@ -1,0 +1,105 @@
+"""Refusals on the wire: every field of the contract, in each dialect, and headers that stop clients from retrying."""
+
+import json
+
+import pytest
+
+from addons import refuse
+from addons.refusal import Refusal
+from store.clock import ms_from_iso
+from store.ledger.types import Cap, CapState, Exceeded, Scope, Unit
+
+RESET = "2026-11-23T11:00:00Z"
+CAP = Cap("b-1", "workshop-vk-budget", Scope.VIRTUAL_KEY, "vk-1", "workshop-vk-1", Unit.USD, 500_000_000, "1h")
+STATE = CapState(
+    CAP, used=499_600_000, held=0, window_start_ms=ms_from_iso("2026-11-23T10:00:00Z"), resets_at_ms=ms_from_iso(RESET)
+)
+EXCEEDED = Exceeded(STATE, 2_100_000)
+MESSAGE = (
+    "Budget 'workshop-vk-budget' of virtual key 'workshop-vk-1' has $0.0004 of $0.50 left and this call needs up to $0.0021;"
+    " it resets at 2026-11-23T11:00:00Z (every 1h)."
+)
+REFUSAL = Refusal(402, "budget_exceeded", MESSAGE, (EXCEEDED,))
+BUDGET = {
+    "id": "b-1", "name": "workshop-vk-budget", "scope": "virtual_key", "scope_id": "vk-1", "scope_name": "workshop-vk-1",
+    "unit": "usd", "max_limit": 0.5, "current_usage": 0.4996, "held": 0, "remaining": 0.0004, "needed": 0.0021,
+    "reset_duration": "1h", "calendar_aligned": False, "last_reset": "2026-11-23T10:00:00Z", "resets_at": RESET,
+}  # fmt: skip
+
+
+def test_the_message_is_the_contracts_sentence() -> None:
+    assert refuse.budget_message(EXCEEDED) == MESSAGE
+
+
+def test_openai_body_has_every_field() -> None:
+    extra = {"provider": "openai", "original_model_requested": "gpt-4o-mini", "request_type": "chat_completion"}
+    body = json.loads(refuse.body(REFUSAL, "openai", "call-1", extra))
+    assert body == {
+        "type": "budget_exceeded",
+        "is_bifrost_error": False,
+        "status_code": 402,
+        "message": MESSAGE,
+        "error": {"message": MESSAGE, "type": "budget_exceeded", "code": "budget_exceeded", "param": None},
+        "budget": BUDGET,
+        "exceeded": [BUDGET],
+        "request_id": "call-1",
+        "extra_fields": extra,
+    }
+
+
+def test_anthropic_and_gemini_bodies() -> None:
+    anthropic = json.loads(refuse.body(REFUSAL, "anthropic", "call-1", {}))
+    assert anthropic["type"] == "error"
+    assert anthropic["error"]["type"] == "billing_error"
+    assert (anthropic["error"]["message"], anthropic["message"], anthropic["request_id"]) == (MESSAGE, MESSAGE, "call-1")
+    gemini = json.loads(refuse.body(REFUSAL, "gemini", "call-1", {}))
+    assert (gemini["error"]["code"], gemini["error"]["status"]) == (402, "RESOURCE_EXHAUSTED")
+    assert gemini["error"]["message"] == gemini["message"] == MESSAGE
+    assert gemini["budget"] == anthropic["budget"] == BUDGET
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [(429, "rate_limit_error"), (401, "authentication_error"), (403, "permission_error"), (402, "billing_error")],
+)
+def test_anthropic_error_types(status: int, name: str) -> None:
+    body = json.loads(refuse.body(Refusal(status, "x", "m"), "anthropic", "i", {}))
+    assert body["error"]["type"] == name
+
+
+def test_final_refusals_forbid_retries_and_never_carry_retry_after() -> None:
+    headers = dict(refuse.headers(REFUSAL, "openai", "call-1"))
+    assert headers[b"x-should-retry"] == b"false"
+    assert b"retry-after" not in headers
+    assert headers[b"x-request-id"] == headers[b"request-id"] == headers[b"x-tollgate-request-id"] == b"call-1"
+
+
+def test_transient_refusals_say_when_to_come_back() -> None:
+    headers = dict(refuse.headers(Refusal(429, "budget_held", "m", (EXCEEDED,), 2), "openai", "call-1"))
+    assert headers[b"retry-after"] == b"2"
+    assert b"x-should-retry" not in headers
+
+
+def test_tiny_and_huge_amounts_are_plain_decimals() -> None:
+    cap = Cap("b", "n", Scope.TEAM, "t", "t", Unit.USD, 9_000_000_000_000_000_001, None)
+    body = refuse.body(Refusal(402, "budget_exceeded", "m", (Exceeded(CapState(cap, 1, 0), 1),)), "openai", "i", {})
+    assert b'"max_limit":9000000000.000000001' in body
+    assert b'"needed":0.000000001' in body
+    assert b"e-" not in body.lower().replace(b"-e", b"").replace(b"request_type", b"")
+
+
+def test_codex_gets_its_own_shape_unless_the_budget_never_resets() -> None:
+    assert refuse.is_codex("codex_exec/0.169", "") and refuse.is_codex("", "codex_cli_rs") and not refuse.is_codex("curl", "")
+    answer = refuse.for_codex(REFUSAL, "call-1")
+    assert answer is not None
+    status, body = answer
+    error = json.loads(body)["error"]
+    assert (status, error["type"], error["resets_at"]) == (429, "usage_limit_reached", ms_from_iso(RESET) // 1000)
+    prepaid = CapState(CAP, 1, 0)
+    assert refuse.for_codex(Refusal(402, "budget_exceeded", "m", (Exceeded(prepaid, 1),)), "i") is None
+
+
+def test_counts_are_counts() -> None:
+    cap = Cap("r", "per hour", Scope.VIRTUAL_KEY, "v", "v", Unit.REQUESTS, 3, "1h")
+    row = json.loads(refuse.body(Refusal(429, "request_limited", "m", (Exceeded(CapState(cap, 3, 0), 1),)), "openai", "i", {}))
+    assert (row["budget"]["max_limit"], row["budget"]["needed"], row["budget"]["remaining"]) == (3, 1, 0)

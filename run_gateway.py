@@ -6,21 +6,19 @@ from pathlib import Path
 
 import click
 
-from addons.process.cli import AMOUNT, DefaultGroup, app_dir_option, run
+from addons.process.cli import AMOUNT, PORT, DefaultGroup, app_dir_option, run
 from addons.process.commands import admin_token, budgets, doctor, keys, status, verify
 from store.version import VERSION
 
-_PORT = click.IntRange(0, 65535)
 
-
-@click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--app-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", hidden=True)
 @click.version_option(VERSION, prog_name="tollgate", message="%(prog)s %(version)s")
 def cli(app_dir: Path | None) -> None:
     """A circuit breaker for LLM spend.
 
-    Put a hard budget on any program that calls a language model, without changing the program. Without a command, the gateway starts
-    (serve).
+    Put a hard budget on any program that calls a language model, without changing the program. Without a command, the
+    gateway starts (serve).
 
     \b
     First steps:
@@ -34,9 +32,9 @@ def cli(app_dir: Path | None) -> None:
 @app_dir_option
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: APP_DIR/config.json.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address the gateway listens on.")
-@click.option("--port", type=_PORT, default=8080, show_default=True, help="The gateway: proxy and base URL. 0: a free port.")
-@click.option("--inspect-port", type=_PORT, default=8081, show_default=True, help="The live request viewer (mitmweb).")
-@click.option("--console-port", type=_PORT, default=8082, show_default=True, help="Dashboard and management API.")
+@click.option("--port", type=PORT, default=8080, show_default=True, help="The gateway: proxy and base URL. 0: a free port.")
+@click.option("--inspect-port", type=PORT, default=8081, show_default=True, help="The live request viewer (mitmweb).")
+@click.option("--console-port", type=PORT, default=8082, show_default=True, help="Dashboard and management API.")
 @click.option("--console-host", default="127.0.0.1", show_default=True, help="Address the dashboard listens on.")
 @click.option("--no-inspect", is_flag=True, help="Run without the request viewer.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the gateway port.")
@@ -52,7 +50,8 @@ def serve(
 ) -> int:  # fmt: skip
     """Run the gateway until it is told to end (Ctrl-C or SIGTERM).
 
-    One line, "ready gateway=... console=... inspector=...", says when everything listens. One gateway owns an app directory at a time.
+    One line, "ready gateway=... console=... inspector=...", says when everything listens. One gateway owns an app directory
+    at a time.
     """
     from addons.process.options import ServeOptions
     from addons.process.supervisor import serve as run_server
@@ -71,7 +70,7 @@ def serve(
 @click.option("-k", "--key", metavar="KEY", help="Virtual key: its name, id or value. Default: the key for callers without one.")
 @click.option("--budget", type=AMOUNT, metavar="AMOUNT", help="A cap for this run alone: 2usd, $2, 0.50usd, 50c.")
 @click.option("--base-url", is_flag=True, help="Set each SDK's base URL as well, for programs that ignore HTTPS_PROXY.")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="For a gateway that has to be started.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="For a gateway started here.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- CMD [ARG]...")
 def exec_(
@@ -120,7 +119,10 @@ def env(app_dir: Path, key: str | None, shell: str | None, base_url: bool, gatew
 @cli.command()
 @click.option("--keep", is_flag=True, help="Keep everything running at the end, to look around, until Ctrl-C.")
 def demo(keep: bool) -> int:
-    """Watch a budget trip: a pretend provider, a key with $0.50 an hour, calls until the 402. Offline, a few seconds, nothing is kept."""
+    """Watch a budget trip: a pretend provider, a key with $0.50 an hour, calls until the 402.
+
+    Offline, a few seconds, nothing is kept.
+    """
     from addons.process.demo import run_demo
 
     return run_demo(keep=keep)

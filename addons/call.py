@@ -66,6 +66,8 @@ class Call:
     error_dialect: str = "openai"
     operation: str = ""
     path_model: str | None = None
+    websocket: bool = False
+    """An upgrade to this path would spend money frame by frame."""
     provider_path: str = ""
     """Path as the provider knows it, without query."""
     query: str = ""

@@ -23,7 +23,7 @@ from addons.steps.credentials import credentials, redact
 from addons.steps.estimate import estimate
 from addons.steps.identify import identify, identify_again
 from addons.steps.label import label
-from addons.steps.read import read
+from addons.steps.read import read, read_facts
 from addons.steps.record import record, status_of
 from addons.steps.reserve import reserve
 from addons.steps.route import address, route, route_by_model
@@ -76,8 +76,11 @@ async def body(call: Call, services: Services) -> None:
     Raises StoreUnavailable when the hold cannot be written.
     """
     read(call, services)
-    if call.refusal is None:
+    if call.refusal is None and call.by_model:
+        dialect = call.dialect
         route_by_model(call)
+        if call.dialect is not dialect:
+            read_facts(call)
     for _ in range(STALE_TRIES):
         if call.refusal is not None:
             return

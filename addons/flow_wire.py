@@ -62,13 +62,14 @@ def pack(
     """The frame of a flow. The flow is only read.
 
     `body_bytes` bounds each kept body; `transcript` stands in for the body of a streamed answer; `secrets` (see
-    `redact.secret_bytes`) are removed wherever they stand. `metadata["call_id"]`, when present, becomes the flow's id, so
-    that a call has one id everywhere.
+    `redact.secret_bytes`) are removed wherever they stand. The values in `metadata["tollgate"]` stand
+    beside the others in the frame, so that `~meta "^key: name"` finds them; their `call` becomes the flow's id, so that a call
+    has one id everywhere.
     """
-    metadata = {key: value for key, value in flow.metadata.items() if not key.startswith("_") and key not in _HIDDEN_METADATA}
+    metadata = _metadata(flow.metadata)
     request, request_body = _request(flow.request, body_bytes, secrets, metadata)
     response, response_body = _response(flow.response, transcript, body_bytes, secrets, metadata)
-    call_id = metadata.get("call_id")
+    call_id = metadata.get("call")
     head = {
         "v": VERSION,
         "id": call_id if isinstance(call_id, str) and call_id else flow.id,
@@ -199,6 +200,14 @@ def _headers(message: http.Message) -> list[str]:
         flat.append(name.decode("latin-1"))
         flat.append(value.decode("latin-1"))
     return flat
+
+
+def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: value for key, value in metadata.items() if not key.startswith("_") and key not in _HIDDEN_METADATA}
+    ours = shown.pop("tollgate", None)
+    if isinstance(ours, dict):
+        shown |= {str(key): value for key, value in ours.items() if value != ""}
+    return shown
 
 
 def _plain(value: Any) -> Any:

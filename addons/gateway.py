@@ -10,6 +10,7 @@ if __name__ != "addons.gateway":
     # Loaded as a script by a stock tool: the packages stand in the parent directory, installed or not.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
@@ -21,7 +22,6 @@ from mitmproxy.proxy import mode_specs, server_hooks
 
 from addons import chain, outcomes, refuse, stock
 from addons.call import Call
-from addons.providers.registry import is_websocket_path
 from addons.proxy import mitm, tunnel
 from addons.proxy.faults import ProtocolFault
 from addons.refusal import Refusal
@@ -97,6 +97,8 @@ class Gateway:
         self._runtime = runtime
         self.calls: dict[str, Call] = {}
         """Calls in flight, by flow id."""
+        self.started = asyncio.Event()
+        """mitmproxy is running and the stores are open."""
 
     @property
     def runtime(self) -> Runtime:
@@ -224,10 +226,7 @@ class Gateway:
 
     def _refuse_upgrade(self, call: Call) -> None:
         """WebSocket sessions on provider paths are not metered yet; 426 sends clients to HTTP at once."""
-        request = call.flow.request
-        if request.headers.get("upgrade", "").lower() == "websocket" and call.family is not None:
-            if call.family.website and not is_websocket_path(call.family, call.provider_path):
-                return
+        if call.websocket and call.flow.request.headers.get("upgrade", "").lower() == "websocket":
             call.refuse(Refusal(426, "upgrade_required", "WebSocket sessions are not metered here; use HTTP."))
 
     @closed
@@ -389,6 +388,7 @@ class Gateway:
                 logger.error("tollgate refuses every call: %s", fault)
                 return
         mitm.set_fault_writer(self.write_fault)
+        self.started.set()
 
     async def done(self) -> None:
         """Settle what is still open; the worker has drained already, a stock tool has not."""

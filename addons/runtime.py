@@ -164,7 +164,7 @@ def open_store(app_dir: Path, settings: Settings, clock: Clock, ids: Ids) -> Con
     """config.db opened and brought up to date. Raises UserError."""
     database = Database.open(store_path(app_dir, settings.config_store.config.path, "config.db"), clock=clock)
     database.migrate()
-    return open_config_store(database, settings, clock=clock, ids=ids, builtin=BUILTIN)
+    return open_config_store(database, settings, clock=clock, ids=ids, builtin=dict(BUILTIN))
 
 
 async def open_runtime(
@@ -224,7 +224,8 @@ async def open_runtime(
     unmatched, require_auth = settings.gateway.forward.resolved(on_loopback=address.on_loopback)
 
     async def quota(key: VirtualKey) -> dict[str, Any]:
-        return await quota_of(store, key)
+        found: dict[str, Any] = await quota_of(store, key)
+        return found
 
     def health() -> dict[str, Any] | None:
         try:

@@ -75,7 +75,9 @@ def measure(processes: int, in_flight: int, seconds: float, parent: Path | None)
         else:
             context = multiprocessing.get_context("spawn")
             results: multiprocessing.Queue[tuple[int, float, list[float]]] = context.Queue()
-            children = [context.Process(target=_child, args=(directory, in_flight, seconds, revision, results)) for _ in range(processes)]
+            children = [
+                context.Process(target=_child, args=(directory, in_flight, seconds, revision, results)) for _ in range(processes)
+            ]
             for child in children:
                 child.start()
             runs = [results.get() for _ in children]

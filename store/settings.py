@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
@@ -99,6 +100,15 @@ class FlatPrice(Spec):
     output_per_million_usd: Usd
 
 
+def is_proxy_address(text: str) -> bool:
+    """Whether a text names a proxy: scheme, host, perhaps port, user and password."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
 class Gateway(Spec):
     """What is ours alone."""
 
@@ -118,11 +128,12 @@ class Gateway(Spec):
 
     @model_validator(mode="after")
     def _addresses(self) -> Self:
-        for name in ("public_url", "upstream_proxy"):
-            try:
-                check_base_url(getattr(self, name) or None)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+        try:
+            check_base_url(self.public_url or None)
+        except ValueError as error:
+            raise ValueError(f"public_url: {error}") from None
+        if self.upstream_proxy and not is_proxy_address(self.upstream_proxy):
+            raise ValueError("upstream_proxy: is not an address; write it like http://proxy.example.com:3128")
         ports = [listener.port for listener in self.listeners]
         if len(set(ports)) != len(ports):
             raise ValueError("listeners: two of them have the same port")

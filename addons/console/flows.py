@@ -10,14 +10,21 @@ from addons.redact import redact_bytes, redact_text
 from store.logs.labels import comment_of, mark_of, metadata_of
 from store.logs.types import CallRow
 
-_SUFFIXES: Mapping[str, str] = {"openai": "api.openai.com", "anthropic": "api.anthropic.com", "gemini": "generativelanguage.googleapis.com"}
+_HOSTS: Mapping[str, str] = {
+    "openai": "api.openai.com",
+    "anthropic": "api.anthropic.com",
+    "gemini": "generativelanguage.googleapis.com",
+}
 _BOUND = body_limit("full")
 _JSON = b"application/json"
 
 
-def flow_of(row: CallRow) -> http.HTTPFlow:
-    """A flow made from a log row: nothing is sent, charged or looked up. Its id is the call's, so it is never shown twice."""
-    host = _SUFFIXES.get(row.provider, row.provider or "gateway")
+def flow_of(row: CallRow, lengths: tuple[int, int] | None = None) -> http.HTTPFlow:
+    """A flow made from a log row: nothing is sent, charged or looked up. Its id is the call's, so it is never shown twice.
+
+    `lengths`: bytes of the request and response text before they were cut, None when they were not kept.
+    """
+    host = _HOSTS.get(row.provider, row.provider or "gateway")
     at = row.at_ms / 1000
     client = connection.Client(peername=("", 0), sockname=("", 0), timestamp_start=at)
     server = connection.Server(address=(host, 443))
@@ -29,7 +36,7 @@ def flow_of(row: CallRow) -> http.HTTPFlow:
         flow.response = _response(row, at)
     flow.comment = redact_text(comment_of(row))
     flow.marked = mark_of(row)
-    flow.metadata = {**metadata_of(row), "from_logs": True, **_notes(row)}
+    flow.metadata = {**metadata_of(row), "from_logs": True, **_notes(row, lengths)}
     if "message" in flow.metadata:
         flow.metadata["message"] = redact_text(str(flow.metadata["message"]))
     return flow
@@ -75,13 +82,15 @@ def _body(text: str | None) -> bytes:
     return redact_bytes((text or "").encode("utf-8", "replace"))[:_BOUND]
 
 
-def _notes(row: CallRow) -> dict[str, str]:
+def _notes(row: CallRow, lengths: tuple[int, int] | None) -> dict[str, str]:
+    if lengths is None:
+        return {"request_body": "not kept in the logs", "response_body": "not kept in the logs"}
     notes = {}
-    if row.request_body is None:
-        notes["request_body"] = "not kept in the logs"
-    if row.response_body is None:
-        notes["response_body"] = "not kept in the logs"
-    elif row.stream:
+    for name, text, whole in (("request_body", row.request_body, lengths[0]), ("response_body", row.response_body, lengths[1])):
+        kept = len((text or "").encode("utf-8", "replace"))
+        if kept < whole:
+            notes[name] = f"first {kept} of {whole} bytes"
+    if row.stream:
         notes["transcript"] = "yes"
     return notes
 

@@ -6,8 +6,8 @@ from typing import Any
 from mitmproxy import contentviews
 
 _WHO = (
-    ("call", "call_id"),
-    ("virtual key", "virtual_key"),
+    ("call", "call"),
+    ("virtual key", "key"),
     ("team", "team"),
     ("customer", "customer"),
     ("run", "run"),
@@ -43,14 +43,20 @@ class UsageView(contentviews.Contentview):
 
     def prettify(self, data: bytes, metadata: contentviews.Metadata) -> str:
         """One `name: value` line each. Raises ValueError for a flow that is no call."""
-        values = metadata.flow.metadata if metadata.flow is not None else {}
-        if "call_id" not in values:
+        values = usage_values(metadata.flow.metadata) if metadata.flow is not None else {}
+        if "call" not in values:
             raise ValueError("this flow is not a call to a model")
         return "\n".join(usage_lines(values)) + "\n"
 
     def render_priority(self, data: bytes, metadata: contentviews.Metadata) -> float:
         """Never chosen by itself: whoever opens a message wants to read the message first."""
         return -1
+
+
+def usage_values(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The named values of a call: in the inspector they are the flow's metadata, in the stock tools a part of it."""
+    nested = metadata.get("tollgate")
+    return nested if isinstance(nested, Mapping) else metadata
 
 
 def usage_lines(values: Mapping[str, Any]) -> Iterator[str]:
@@ -91,4 +97,4 @@ def _money(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if values.get("price_source"):
         yield "price from", str(values["price_source"])
     if values.get("budgets"):
-        yield "charged to", ", ".join(str(name) for name in values["budgets"])
+        yield "budgets", str(values["budgets"])

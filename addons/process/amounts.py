@@ -7,7 +7,9 @@ from store.errors import UserError
 from store.money import format_usd, nanos_from_usd
 from store.windows import parse_duration
 
-_AMOUNT = re.compile(r"(?P<dollar>\$)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>usd|dollars?|c|cents?|¢)?", re.IGNORECASE)
+_AMOUNT = re.compile(
+    r"(?P<dollar>\$)?\s*(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?P<unit>usd|dollars?|c|cents?|¢)?", re.IGNORECASE
+)
 _CENTS = frozenset({"c", "cent", "cents", "¢"})
 _EXAMPLES = "2usd, $2, 0.50usd or 50c"
 

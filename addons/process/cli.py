@@ -62,9 +62,7 @@ class DefaultGroup(click.Group):
                 break
         return at
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None:
             close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
@@ -99,6 +97,18 @@ class AmountType(click.ParamType[int]):
             return parse_amount(value)
 
 
+class PortType(click.ParamType[int]):
+    """A TCP port; 0 stands for a free one."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536:
+            return int(text)
+        self.fail(f"{text!r} is not a port: give a number from 1 to 65535, or 0 for a free one", param, ctx)
+
+
 @contextlib.contextmanager
 def _as_usage_error(kind: click.ParamType[Any], param: click.Parameter | None, ctx: click.Context | None) -> Iterator[None]:
     try:
@@ -109,6 +119,7 @@ def _as_usage_error(kind: click.ParamType[Any], param: click.Parameter | None, c
 
 BUDGET = BudgetType()
 AMOUNT = AmountType()
+PORT = PortType()
 
 
 def run(group: click.Command, arguments: Sequence[str]) -> int:

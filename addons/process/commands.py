@@ -24,7 +24,7 @@ from addons.process.management import (
     list_keys,
     management,
 )
-from addons.process.text import rounded_usd, table, usd
+from addons.process.text import exact_json, nanos_of, rounded_usd, table, usd
 from store.errors import UserError
 from store.money import format_usd, plain_usd
 
@@ -271,15 +271,16 @@ def status(app_dir: Path, as_json: bool, watch: bool) -> None:
 
 @click.command()
 @app_dir_option
+@click.option("--mend", is_flag=True, help="Make balances and open holds anew from the rows where they differ.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def verify(app_dir: Path, as_json: bool) -> int:
+def verify(app_dir: Path, mend: bool, as_json: bool) -> int:
     """Replay the ledger's rows and compare them with every balance and every open hold.
 
     Works beside a running gateway. Exit code 0 when everything agrees, 1 when something differs.
     """
     from addons.process.books import verify_books
 
-    return verify_books(app_dir, as_json=as_json)
+    return verify_books(app_dir, mend=mend, as_json=as_json)
 
 
 @click.command()
@@ -300,9 +301,17 @@ def doctor(app_dir: Path, config: Path | None, probe: bool, as_json: bool) -> in
 
 @click.command("admin-token")
 @app_dir_option
-def admin_token(app_dir: Path) -> None:
+@click.option("--rotate", is_flag=True, help="Make a new token; links and sessions of the old one end.")
+def admin_token(app_dir: Path, rotate: bool) -> None:
     """Print the link that opens the dashboard; it carries the token from APP_DIR/admin.token, so keep it to yourself."""
     running = find_running(app_dir)
+    if rotate:
+        from addons.console.auth import rotate_admin_token
+
+        if running is not None:
+            # It would keep the old token, and every command would be locked out of it.
+            raise UserError(f"stop the gateway first (process {running.pid}): it reads the token when it starts")
+        rotate_admin_token(app_dir / "admin.token")
     token = read_admin_token(app_dir)
     if token is None:
         raise UserError(f"{app_dir} has no admin token yet: start the gateway once with tollgate serve")
@@ -312,9 +321,7 @@ def admin_token(app_dir: Path) -> None:
 
 
 def _provider_configs(providers: tuple[str, ...], models: tuple[str, ...]) -> list[Json]:
-    return [
-        {"provider": provider, "allowed_models": list(models or ("*",)), "key_ids": ["*"]} for provider in providers or ("*",)
-    ]
+    return [{"provider": provider, "allowed_models": list(models or ("*",)), "key_ids": ["*"]} for provider in providers or ("*",)]
 
 
 def _budget_body(limit: BudgetText) -> Json:
@@ -355,8 +362,6 @@ def _providers(key: Json) -> str:
 
 
 def _budget_texts(key: Json) -> str:
-    from addons.process.text import nanos_of
-
     texts = [
         f"{rounded_usd(nanos_of(budget.get('current_usage', 0)))} of {usd(budget['max_limit'])}"
         + (f" per {budget['reset_duration']}" if budget.get("reset_duration") else "")
@@ -366,8 +371,8 @@ def _budget_texts(key: Json) -> str:
 
 
 def _hint(key: Json) -> str:
-    value = key.get("value") or ""
-    return f"{value[:6]}…{value[-4:]}" if len(value) > 12 else value or str(key.get("hint") or "hashed")
+    """What of the value may stand in a list that somebody may look at over a shoulder."""
+    return str(key.get("value_hint") or "")
 
 
 def _budget_name(budget: Json) -> str:
@@ -388,7 +393,7 @@ def _confirm(question: str, yes: bool) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+    print(exact_json(value))
 
 
 def _now_ms() -> int:

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from addons.process.ca import ensure_ca, trust_files
 from addons.process.client import ConsoleClient, find_running
 from addons.process.environment import client_environment, render
-from addons.process.management import KEY_PREFIX, find_key, list_keys, management
+from addons.process.management import KEY_PREFIX, find_key, list_keys, management, readable_value
+from addons.process.stores import settings_of
 from store.errors import UserError
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8080"
@@ -35,7 +36,8 @@ def gateway_address(app_dir: Path, wanted: str | None) -> str:
     running = find_running(app_dir)
     if running is not None:
         return running.gateway
-    print(f"tollgate: no gateway runs in {app_dir} now; these point at {DEFAULT_GATEWAY}, where it listens by default", file=sys.stderr)
+    note = f"no gateway runs in {app_dir} now; these point at {DEFAULT_GATEWAY}, where it listens by default"
+    print(f"tollgate: {note}", file=sys.stderr)
     return DEFAULT_GATEWAY
 
 
@@ -51,10 +53,11 @@ def _checked(address: str) -> str:
 
 
 def _value_of(app_dir: Path, wanted: str | None) -> str:
+    wanted = wanted or settings_of(app_dir).gateway.default_virtual_key
     with management(app_dir) as client:
         key = find_key(client, wanted) if wanted else _usual_key(client)
-    value = key.get("value")
-    if isinstance(value, str) and value.startswith(KEY_PREFIX):
+    value = readable_value(key)
+    if value is not None:
         return value
     raise UserError(
         f"the value of the virtual key {key['name']!r} is kept as a hash and cannot be shown: give it with -k {KEY_PREFIX}..., "

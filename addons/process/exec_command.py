@@ -12,6 +12,7 @@ from addons.process.ca import ensure_ca, trust_files
 from addons.process.child import find_program, orderly_end, run_child
 from addons.process.client import ConsoleClient, Json, RunningGateway
 from addons.process.environment import bypassed_by, client_environment
+from addons.process.management import KEY_PREFIX, find_key
 from addons.process.sharing import borrowed_gateway
 from store.errors import UserError
 from store.money import format_usd, nanos_from_usd, plain_usd
@@ -21,7 +22,8 @@ RUN_TTL_SECONDS = 7 * 24 * 3600
 
 _RUNS = "/api/governance/runs"
 _SETTLING_SECONDS = 3.0
-_POLL_SECONDS = 0.1
+_LOOKING_SECONDS = 0.5
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,10 @@ def run_exec(options: ExecOptions, environ: Mapping[str, str], say: Callable[[st
 
 def _open_run(client: ConsoleClient, options: ExecOptions) -> _Run:
     budget = plain_usd(options.budget_nanos) if options.budget_nanos is not None else None
-    body = {"virtual_key": options.key, "budget_usd": budget, "ttl_seconds": RUN_TTL_SECONDS}
+    key = options.key
+    if key is not None and key.startswith(KEY_PREFIX):
+        key = str(find_key(client, key)["id"])
+    body = {"virtual_key": key, "budget_usd": budget, "ttl_seconds": RUN_TTL_SECONDS}
     run = client.call("POST", _RUNS, body).get("run")
     try:
         return _Run(id=str(run["id"]), value=str(run["value"]), key_name=str(run["virtual_key_name"]))  # type: ignore[index]
@@ -82,14 +87,10 @@ def _variables(gateway: RunningGateway, run: _Run, options: ExecOptions, environ
     directory = options.app_dir / "ca"
     ensure_ca(directory)
     files = trust_files(directory, environ)
-    return client_environment(
-        gateway.gateway, run.value, files.added, files.bundle, base_urls=options.base_urls, inherited=environ
-    )
+    return client_environment(gateway.gateway, run.value, files.added, files.bundle, base_urls=options.base_urls, inherited=environ)
 
 
-def _report(
-    client: ConsoleClient, run: _Run, options: ExecOptions, environ: Mapping[str, str], say: Callable[[str], None]
-) -> None:
+def _report(client: ConsoleClient, run: _Run, options: ExecOptions, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     """One line on what the run cost. A gateway that went away meanwhile must not hide the program's exit code."""
     try:
         sums = _settled_sums(client, run)
@@ -116,15 +117,19 @@ def cost_line(cost_nanos: int, calls: int, refused: int, budget_nanos: int | Non
 
 
 def _settled_sums(client: ConsoleClient, run: _Run) -> Json:
-    """The run's sums once nothing of it is held any more; a program may end before its last call is booked."""
-    deadline = time.monotonic() + _SETTLING_SECONDS
+    """The run's sums once they stand still and no call of it is open: a program may end before its last call is booked.
+
+    A run without any call is looked at a little longer, because refusals reach the logs a moment after the caller.
+    """
+    began = time.monotonic()
     path = f"{_RUNS}/{quote(run.id, safe='')}"
     before: Json | None = None
     while True:
-        sums = client.get(path)["run"]
-        settled = not sums.get("open_calls") if "open_calls" in sums else sums == before
-        if settled or time.monotonic() > deadline:
-            return dict(sums)
+        sums: Json = client.get(path)["run"]
+        waited = time.monotonic() - began
+        settled = sums == before and not sums.get("open_calls") and (int(sums["calls"]) > 0 or waited > _LOOKING_SECONDS)
+        if settled or waited > _SETTLING_SECONDS:
+            return sums
         before = sums
         time.sleep(_POLL_SECONDS)
 

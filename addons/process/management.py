@@ -42,12 +42,19 @@ def list_budgets(client: ConsoleClient) -> list[Json]:
     return found
 
 
+def readable_value(key: Json) -> str | None:
+    """A virtual key's value, or None where only its hash is kept and the API shows a hint in its place."""
+    value = key.get("value")
+    shown = isinstance(value, str) and value.startswith(KEY_PREFIX) and value != key.get("value_hint")
+    return str(value) if shown else None
+
+
 def find_key(client: ConsoleClient, wanted: str) -> Json:
     """The virtual key with this id, name or value. Raises NotFound; a value is never repeated."""
     keys = list_keys(client)
     if wanted.startswith(KEY_PREFIX):
         for key in keys:
-            if key.get("value") == wanted:
+            if readable_value(key) == wanted:
                 return key
         raise NotFound("no virtual key has that value, or only hashes are kept: give the key's name")
     return _pick(keys, wanted, "virtual key", "tollgate keys list")

@@ -45,9 +45,7 @@ def borrowed_gateway(
                 _stop_started(app_dir, ours)
 
 
-def _started(
-    app_dir: Path, environ: Mapping[str, str], arguments: Sequence[str]
-) -> tuple[RunningGateway, LaunchedGateway | None]:
+def _started(app_dir: Path, environ: Mapping[str, str], arguments: Sequence[str]) -> tuple[RunningGateway, LaunchedGateway | None]:
     try:
         ours = launch(app_dir, ["--no-inspect", *arguments], environ)
     except StartFailed:

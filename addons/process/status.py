@@ -62,7 +62,7 @@ def _exact(budget: Json, now_ms: int) -> dict[str, Any]:
         "scope": budget.get("scope"),
         "scope_id": budget.get("scope_id"),
         "scope_name": budget.get("scope_name"),
-        "limit_usd": plain_usd(nanos_of(budget["max_limit"])),
+        "limit_usd": plain_usd(nanos_of(_limit(budget))),
         "used_usd": plain_usd(nanos_of(budget.get("current_usage", 0))),
         "held_usd": plain_usd(nanos_of(budget.get("held", 0))),
         "remaining_usd": plain_usd(_remaining_nanos(budget)),
@@ -86,7 +86,7 @@ def _row(budget: Json, now_ms: int) -> list[str]:
         f"{str(budget.get('scope') or '').replace('_', ' ')} {budget.get('scope_name') or budget.get('scope_id') or ''}".strip(),
         rounded_usd(nanos_of(budget.get("current_usage", 0))),
         rounded_usd(nanos_of(budget.get("held", 0))),
-        usd(budget["max_limit"]),
+        usd(_limit(budget)),
         str(budget.get("reset_duration") or "prepaid"),
         _state(budget),
         span(resets - now_ms) if resets is not None else "never",
@@ -104,7 +104,12 @@ def _remaining_nanos(budget: Json) -> int:
     if budget.get("remaining") is not None:
         return nanos_of(budget["remaining"])
     spent = nanos_of(budget.get("current_usage", 0)) + nanos_of(budget.get("held", 0))
-    return max(0, nanos_of(budget["max_limit"]) - spent)
+    return max(0, nanos_of(_limit(budget)) - spent)
+
+
+def _limit(budget: Json) -> Any:
+    """The limit in force, with what was carried over or added for this window."""
+    return budget.get("effective_max_limit", budget["max_limit"])
 
 
 def _moment(text: Any) -> int | None:

@@ -306,9 +306,9 @@ class Supervisor:
 
     def _announce(self, settings: Settings, report: BootstrapReport, token: str) -> None:
         options, sockets = self.options, self._given_sockets()
-        gateway = _url(options.host, _port(sockets.gateway))
-        console = _url(options.console_host, _port(sockets.console))
-        inspector = _url("127.0.0.1", _port(sockets.inspect)) if sockets.inspect else None
+        gateway = url_of(options.host, _port(sockets.gateway))
+        console = url_of(options.console_host, _port(sockets.console))
+        inspector = url_of("127.0.0.1", _port(sockets.inspect)) if sockets.inspect else None
         run = {
             "pid": os.getpid(),
             "gateway": gateway,
@@ -376,7 +376,7 @@ def _port(sockets: Sequence[socket.socket]) -> int:
     return int(sockets[0].getsockname()[1])
 
 
-def _url(host: str, port: int) -> str:
+def url_of(host: str, port: int) -> str:
     shown = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
 

@@ -1,5 +1,6 @@
 """Plain text for people: tables, amounts and spans of time on a terminal."""
 
+import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -13,9 +14,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width, two spaces apart; the last one runs free."""
     every = [headers, *rows]
     widths = [max(len(row[column]) for row in every) for column in range(len(headers))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in every
-    )
+    return "".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in every)
 
 
 def nanos_of(value: Any) -> int:
@@ -34,6 +33,12 @@ def rounded_usd(nanos: int) -> str:
     return format_usd(-(-nanos // step) * step)
 
 
+def few(names: Sequence[str], most: int = 4) -> str:
+    """`a, b, c, d and 18 more`."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def span(milliseconds: int) -> str:
     """`2d 3h`, `1h 5min`, `under a minute`: the two largest units."""
     parts: list[str] = []
@@ -42,3 +47,16 @@ def span(milliseconds: int) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2]) or "under a minute"
+
+
+def exact_json(value: Any, indent: str = "") -> str:
+    """Indented JSON in which a Decimal is a plain number, every digit kept and without an exponent."""
+    inner = indent + "  "
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {exact_json(each, inner)}" for key, each in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(inner + exact_json(each, inner) for each in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -35,9 +35,10 @@ async def work(spec: ChildSpec, settings: Settings) -> None:
     gateway = Gateway(runtime)
     master.addons.add(gateway)
     running = asyncio.get_running_loop().create_task(master.run(), name="mitmproxy master")
-    await mitm.serve_sockets(master, adopt(spec.gateway_fds))
-    for fds in spec.listener_fds:
-        await mitm.serve_sockets(master, adopt(fds))
+    # mitmproxy's own start sets up the listeners of its options, which are none: ours must come after it.
+    started = asyncio.get_running_loop().create_task(gateway.started.wait())
+    await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+    await mitm.serve_sockets(master, adopt([*spec.gateway_fds, *(fd for fds in spec.listener_fds for fd in fds)]))
     end = until_told_to_end()
     report_ready()
     await asyncio.wait({running, end}, return_when=asyncio.FIRST_COMPLETED)

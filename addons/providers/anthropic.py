@@ -6,13 +6,13 @@ from typing import Any
 import orjson
 
 from addons.providers import body, splice
-from addons.providers.anthropic_usage import merged, usage_and_further
+from addons.providers.anthropic_usage import Further, merged, usage_and_further
 from addons.providers.counters import text_of
 from addons.providers.dialect import BadRequestBody, Edit, Media, Reader, RequestFacts
 from addons.providers.media import media_from_base64
 from addons.providers.readers import BodyReader, EventReader, Findings, error_text, is_event_stream
 from addons.providers.text import TOKENS_PER_MESSAGE, TOKENS_PER_TOOL, Gathered
-from store.usage import Reading
+from store.usage import Reading, Usage
 
 MESSAGES = "messages"
 
@@ -168,6 +168,8 @@ class MessageFindings(Findings):
     def __init__(self) -> None:
         super().__init__()
         self._usage: dict[str, Any] = {}
+        self._normal: tuple[Usage | None, Further] | None = None
+        """The normal form of `_usage`, made when somebody asks: that is once a chunk at most."""
         self._model: str | None = None
         self._stop: str | None = None
         self._error: str | None = None
@@ -210,6 +212,7 @@ class MessageFindings(Findings):
         if type(usage) is not dict:
             return False
         self._usage = merged(self._usage, usage)
+        self._normal = None
         return True
 
     def _take_delta(self, delta: object) -> None:
@@ -229,8 +232,10 @@ class MessageFindings(Findings):
         for key in ("thinking", "name", "input"):
             self.output.hidden(block.get(key))
 
-    def reading(self) -> Reading:
-        usage, further = usage_and_further(self._usage, self._model)
+    def reading(self, unread_bytes: int = 0, unread: bool = False) -> Reading:
+        if self._normal is None:
+            self._normal = usage_and_further(self._usage, self._model)
+        usage, further = self._normal
         return Reading(
             usage=usage,
             model=self._model,
@@ -241,4 +246,7 @@ class MessageFindings(Findings):
             stop_reason=self._stop,
             usage_is_final=usage is not None and self._final,
             error=self._error,
+            output_bytes=self.output.byte_count + unread_bytes,
+            output_events=self.output.events,
+            unread=unread,
         )

@@ -5,6 +5,9 @@ from typing import Any
 from addons.providers.counters import subset, text_of, totals, whole
 from store.usage import Usage
 
+type Further = tuple[tuple[str | None, Usage], ...]
+"""(model, usage) of parts billed beside the main usage."""
+
 MAX_ITERATIONS = 1000
 """Entries of `usage.iterations` that are priced one by one; what is beyond is added to the last."""
 

@@ -17,7 +17,7 @@ class ProviderFamily:
     base_url: str = ""
     """Public https address with the path under which the API lives; empty where it differs for each customer."""
     auth: str = "bearer"
-    """How the key rides: `bearer`, `x-api-key`, `x-goog-api-key` or `api-key`."""
+    """How the key rides: `bearer`, `x-api-key`, `x-goog-api-key`, `api-key`; `none` where servers ask for none by default."""
     website: bool = False
     """A whole website lives on the host: what is not the API is free."""
     asks_usage: bool = False
@@ -29,7 +29,11 @@ class ProviderFamily:
     limit_field: str = "max_tokens"
     """The output limit of its chat completions."""
     api_prefixes: tuple[str, ...] = ()
-    """On a website: the paths that are the API, where an unknown path is not free."""
+    """On a website: the paths that are the API, where what is unknown stays unknown."""
+    openai_prefix: str = ""
+    """Where a server of another protocol offers OpenAI's: what takes the place of `/v1`."""
+    prices_of: str = ""
+    """Another family's name, when this one's models are that provider's own."""
 
     @property
     def base_path(self) -> str:
@@ -53,9 +57,10 @@ _ALL = (
     ProviderFamily(
         "chatgpt",
         ("chatgpt.com",),
-        base_url="https://chatgpt.com/backend-api/codex",
+        base_url="https://chatgpt.com",
         website=True,
         api_prefixes=("/backend-api/codex/",),
+        prices_of="openai",
     ),
     ProviderFamily(
         "anthropic",
@@ -73,6 +78,7 @@ _ALL = (
         asks_usage=True,
         error_dialect="gemini",
         protocols=("gemini", "openai"),
+        openai_prefix="/v1beta/openai",
     ),
     _openai_like("groq", "api.groq.com", base_url="https://api.groq.com/openai/v1", asks_usage=False,
                  limit_field="max_completion_tokens"),
@@ -91,11 +97,11 @@ _ALL = (
     _openai_like("perplexity", "api.perplexity.ai", base_url="https://api.perplexity.ai", asks_usage=False),
     _openai_like("cerebras", "api.cerebras.ai", base_url="https://api.cerebras.ai/v1",
                  limit_field="max_completion_tokens"),
-    _openai_like("ollama", "ollama.com", base_url="", website=False),
-    _openai_like("vllm"),
-    _openai_like("sglang"),
-    _openai_like("llamacpp"),
-    _openai_like("lmstudio"),
+    _openai_like("ollama", base_url="http://127.0.0.1:11434", auth="none"),
+    _openai_like("vllm", auth="none"),
+    _openai_like("sgl", auth="none"),
+    _openai_like("llamacpp", auth="none"),
+    _openai_like("lmstudio", auth="none"),
     ProviderFamily(
         "azure",
         (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),

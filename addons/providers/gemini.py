@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import orjson
 
@@ -13,9 +13,10 @@ from addons.providers.dialect import BadRequestBody, Edit, Reader, RequestFacts
 from addons.providers.gemini_media import find_media
 from addons.providers.gemini_usage import usage_of
 from addons.providers.json_array_reader import JsonArrayReader
+from addons.providers.paths import canonical
 from addons.providers.readers import BodyReader, EventReader, Findings, error_text, is_event_stream
 from addons.providers.text import TOKENS_PER_MESSAGE, TOKENS_PER_TOOL, Gathered
-from store.usage import Reading
+from store.usage import Reading, Usage
 
 GENERATE = "generate_content"
 EMBEDDING = "embedding"
@@ -43,7 +44,7 @@ _SERVER_TOOLS = frozenset(
 )  # fmt: skip
 _SEARCH_TOOLS = ("googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval",
                  "enterpriseWebSearch", "enterprise_web_search", "googleMaps", "google_maps")  # fmt: skip
-_MODEL_IN_PATH = re.compile(r"(?<=/models/)[^/:]+(?=:)")
+_MODEL_IN_PATH = re.compile(r"/(?:models|tunedModels)/[^/:]+:")
 _VERSION = re.compile(r"gemini-(\d+)")
 
 
@@ -55,8 +56,8 @@ class Gemini:
     def read_request(self, operation: str, path: str, query: str, body_bytes: bytes) -> RequestFacts:
         request = body.read_object(body_bytes, _GOVERNING, _NESTED)
         model = model_of_path(path)
-        method = unquote(path.split("?")[0]).lower()
-        if operation == EMBEDDING or method.rstrip("/").endswith(_EMBED_METHODS):
+        method = canonical(path).lower()
+        if operation == EMBEDDING or method.endswith(_EMBED_METHODS):
             return _embedding_facts(request, operation, model)
         prefix: tuple[str, ...] = ()
         if model is None and type(request.get("request")) is dict:  # Gemini CLI on a Google login wraps the request
@@ -107,7 +108,9 @@ class Gemini:
     def rename_model(self, facts: RequestFacts, path: str, model: str) -> tuple[str, Edit | None]:
         if model_of_path(path) is None:
             return path, Edit(("model",), orjson.dumps(model))
-        return _MODEL_IN_PATH.sub(lambda _match: quote(model, safe="-._~@"), path, count=1), None
+        kind = "" if model.startswith("tunedModels/") else "models/"
+        name = kind + quote(model, safe="-._~@/" if not kind else "-._~@")
+        return _MODEL_IN_PATH.sub(lambda _match: f"/{name}:", canonical(path), count=1), None
 
     def error_event(self, error_type: str, message: str, body: bytes) -> bytes:
         return b"data: " + body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n\r\n"
@@ -115,8 +118,7 @@ class Gemini:
 
 def model_of_path(path: str) -> str | None:
     """The model that a path such as `/v1beta/models/gemini-2.5-flash:generateContent` names; None without one."""
-    decoded = unquote(path.split("?")[0])
-    match = re.search(r"/(models|tunedModels)/([^/:]+):[A-Za-z]+/?$", decoded)
+    match = re.search(r"/(models|tunedModels)/([^/:]+):[A-Za-z]+$", canonical(path))
     if match is None:
         return None
     return match[2] if match[1] == "models" else f"tunedModels/{match[2]}"
@@ -207,6 +209,7 @@ class GenerateFindings(Findings):
     def __init__(self, model: str | None) -> None:
         super().__init__()
         self._asked_model = model
+        self._normal: Usage | None = None
         self._model: str | None = None
         self._usage: dict[str, Any] = {}
         self._stop: str | None = None
@@ -231,6 +234,7 @@ class GenerateFindings(Findings):
         if type(usage) is dict:
             self._usage.update((key, value) for key, value in usage.items() if value is not None)
             self._final = self._stop is not None
+            self._normal = None
         if "error" in message:
             self._error = error_text(message["error"]) or self._error
 
@@ -250,6 +254,7 @@ class GenerateFindings(Findings):
             queries = grounding.get("webSearchQueries")
             if type(queries) is list and len(self._queries) < 1000:
                 self._queries.update(query for query in queries if type(query) is str)
+            self._normal = None
             self._grounded = self._grounded or bool(queries) or bool(grounding.get("groundingChunks"))
 
     def _take_part(self, part: dict[str, Any]) -> None:
@@ -258,8 +263,13 @@ class GenerateFindings(Findings):
             self.output.hidden(text)
         else:
             self.output.text(text)
-        for key in ("functionCall", "executableCode"):
-            self.output.hidden(part.get(key))
+        call = part.get("functionCall")
+        if type(call) is dict:
+            self.output.hidden(call.get("name"))
+            self.output.hidden(call.get("args"))
+        code = part.get("executableCode")
+        if type(code) is dict:
+            self.output.hidden(code.get("code"))
 
     def _searches(self) -> int:
         if not self._grounded:
@@ -268,8 +278,10 @@ class GenerateFindings(Findings):
             return 1
         return max(1, len(self._queries))
 
-    def reading(self) -> Reading:
-        usage = usage_of(self._usage, self._searches())
+    def reading(self, unread_bytes: int = 0, unread: bool = False) -> Reading:
+        if self._normal is None:
+            self._normal = usage_of(self._usage, self._searches())
+        usage = self._normal
         return Reading(
             usage=usage,
             model=self._model,
@@ -277,6 +289,9 @@ class GenerateFindings(Findings):
             stop_reason=self._stop,
             usage_is_final=usage is not None and (self._final or self.ended),
             error=self._error,
+            output_bytes=self.output.byte_count + unread_bytes,
+            output_events=self.output.events,
+            unread=unread,
         )
 
 

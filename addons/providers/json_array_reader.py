@@ -55,7 +55,7 @@ class JsonArrayReader:
         try:
             message = orjson.loads(element)
             if type(message) is dict:
-                self._findings.take(message)
+                self._findings.take_streamed(message)
         except Exception:
             # Whatever a server sends, the client gets it: what cannot be read is only a gap in the reading.
             self._unread = True

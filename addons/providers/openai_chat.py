@@ -26,6 +26,8 @@ _NESTED = (("stream_options", "include_usage"),)
 _HANDLED = frozenset(("messages", "prompt"))
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _FIXED_TOKENS = 16
+_NO_OUTPUT = frozenset(("role", "id", "tool_call_id", "name", "reasoning"))
+"""Texts in a delta that are no output of their own; `reasoning` is handled apart, some servers repeat it."""
 _SEARCH_MODEL = re.compile(r"-search-(?:preview|api)")
 
 
@@ -201,27 +203,34 @@ class ChatFindings(Findings):
             self.output.text(choice.get("text"))
             return
         for key, value in said.items():
-            if key == "content" and type(value) is str:
-                self.output.text(value)
-            elif key == "refusal":
+            if key in ("content", "refusal") and type(value) is str:
                 self.output.text(value)
             elif key == "tool_calls":
                 self._take_tool_calls(value)
+            elif key == "function_call":
+                self._take_function(value)
             elif key == "audio":
                 self._take_audio(value)
-            elif key not in ("role", "annotations", "reasoning_details", "tool_call_id") and value:
+            elif key == "reasoning" and "reasoning_content" not in said:
+                self.output.hidden(value)
+            elif key == "content" or (type(value) is str and key not in _NO_OUTPUT):
                 self.output.hidden(value)
 
     def _take_tool_calls(self, calls: object) -> None:
         for call in calls if type(calls) is list else ():
-            function = call.get("function") or call.get("custom") if type(call) is dict else None
-            self.output.hidden(function)
+            if type(call) is dict:
+                self._take_function(call.get("function") or call.get("custom"))
+
+    def _take_function(self, function: object) -> None:
+        if type(function) is dict:
+            for key in ("name", "arguments", "input"):
+                self.output.hidden(function.get(key))
 
     def _take_audio(self, audio: object) -> None:
         if type(audio) is dict:
             self.output.text(audio.get("transcript"))
 
-    def reading(self) -> Reading:
+    def reading(self, unread_bytes: int = 0, unread: bool = False) -> Reading:
         usage = self._usage or {}
         normal = usage_of(usage, self._fee_searches)
         cost = usage.get("cost")
@@ -233,6 +242,9 @@ class ChatFindings(Findings):
             stop_reason=self._stop,
             usage_is_final=normal is not None and (self._final or self.ended),
             error=self._error,
+            output_bytes=self.output.byte_count + unread_bytes,
+            output_events=self.output.events,
+            unread=unread,
         )
 
 

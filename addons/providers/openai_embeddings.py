@@ -94,7 +94,7 @@ class EmbeddingsFindings(Findings):
             self._usage = usage
         self._error = error_text(message.get("error"))
 
-    def reading(self) -> Reading:
+    def reading(self, unread_bytes: int = 0, unread: bool = False) -> Reading:
         usage = usage_of(self._usage)
         return Reading(
             usage=usage,
@@ -102,6 +102,9 @@ class EmbeddingsFindings(Findings):
             provider_cost_nanos=nanos_of_usd(self._usage.get("cost")),
             usage_is_final=usage is not None,
             error=self._error,
+            output_bytes=self.output.byte_count + unread_bytes,
+            output_events=self.output.events,
+            unread=unread,
         )
 
 

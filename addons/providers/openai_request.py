@@ -7,7 +7,7 @@ from addons.providers.text import TOKENS_PER_TOOL, Gathered
 SEARCHES_MAX = 10
 """Searches one answer may bill when the request sets no ceiling of its own."""
 
-_PROVIDER_TOOLS = ("web_search", "file_search", "mcp", "code_interpreter", "computer", "image_generation", "shell")
+_PROVIDER_TOOLS = ("web_search", "file_search", "mcp", "code_interpreter", "image_generation", "shell")
 """Beginnings of the types of tools that the provider runs itself, reading what they bring as further input."""
 
 NOT_READ = frozenset(

@@ -169,7 +169,7 @@ class ResponsesFindings(Findings):
         if error := error_text(response.get("error")):
             self._error = error
 
-    def reading(self) -> Reading:
+    def reading(self, unread_bytes: int = 0, unread: bool = False) -> Reading:
         response = self._response
         reported = response.get("usage")
         tool_usage = response.get("tool_usage")
@@ -184,6 +184,9 @@ class ResponsesFindings(Findings):
             stop_reason=self._stop_reason(),
             usage_is_final=usage is not None and (self._final or "status" not in response),
             error=self._error,
+            output_bytes=self.output.byte_count + unread_bytes,
+            output_events=self.output.events,
+            unread=unread,
         )
 
     def _searches(self, tool_usage: dict[str, Any]) -> int:

@@ -1,6 +1,5 @@
 """The two kinds of answer every dialect knows: one JSON body, or a stream of server-sent events."""
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,10 +16,12 @@ MAX_TRANSCRIPT_CHARACTERS = 200_000
 class Output:
     """What the answer said: counted in bytes, and kept as text up to a bound."""
 
-    __slots__ = ("byte_count", "_pieces", "_room")
+    __slots__ = ("byte_count", "events", "_pieces", "_room")
 
     def __init__(self) -> None:
         self.byte_count = 0
+        self.events = 0
+        """Objects of a stream that brought output."""
         self._pieces: list[str] = []
         self._room = MAX_TRANSCRIPT_CHARACTERS
 
@@ -77,8 +78,15 @@ class Findings:
         """The object that a whole answer consists of; for some dialects the same as one of a stream."""
         self.take(message)
 
-    def reading(self) -> Reading:
-        """What is known so far, without the framing's own remarks (`output_bytes` and `unread` are added outside)."""
+    def take_streamed(self, message: dict[str, Any]) -> None:
+        """One object of a stream, noting whether it brought output."""
+        before = self.output.byte_count
+        self.take(message)
+        if self.output.byte_count != before:
+            self.output.events += 1
+
+    def reading(self, unread_bytes: int = 0, unread: bool = False) -> Reading:
+        """What is known so far. `unread_bytes` of the answer could not be understood and count as output."""
         raise NotImplementedError
 
 
@@ -135,7 +143,7 @@ class EventReader:
             message = orjson.loads(data)
             if type(message) is not dict:
                 return None
-            self._findings.take(message)
+            self._findings.take_streamed(message)
         except orjson.JSONDecodeError:
             self._unread = True
             self._unread_bytes += len(data)
@@ -236,18 +244,11 @@ def take_whole(findings: Findings, body: bytes | bytearray) -> bool:
 
 
 def finished(findings: Findings, unread_bytes: int, unread: bool) -> Reading:
-    """The findings' reading, with output counted even where it could not be understood."""
+    """The findings' reading; whatever goes wrong, at least the output is counted."""
     try:
-        reading = findings.reading()
+        return findings.reading(unread_bytes, unread)
     except Exception:
-        reading = Reading()
-        unread = True
-    return with_output(reading, findings.output.byte_count + unread_bytes, unread)
-
-
-def with_output(reading: Reading, output_bytes: int, unread: bool) -> Reading:
-    """The same reading with these two fields."""
-    return replace(reading, output_bytes=output_bytes, unread=unread)
+        return Reading(output_bytes=findings.output.byte_count + unread_bytes, unread=True)
 
 
 def is_event_stream(content_type: str, stream_asked: bool) -> bool:

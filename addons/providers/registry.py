@@ -9,9 +9,21 @@ from addons.providers import anthropic, gemini, openai_chat, openai_responses, p
 from addons.providers.dialect import Dialect
 from addons.providers.families import FAMILIES, ProviderFamily
 from addons.providers.openai_embeddings import OpenAIEmbeddings
+from addons.providers.ratios import TOKENS_PER_BYTE_P99
 
-__all__ = ["FAMILIES", "DIALECTS", "Endpoint", "PathKind", "ProviderFamily", "endpoint", "family_of_host",
-           "upstream_path"]  # fmt: skip
+__all__ = [
+    "DIALECTS",
+    "FAMILIES",
+    "TOKENS_PER_BYTE_P99",
+    "Endpoint",
+    "PathKind",
+    "ProviderFamily",
+    "endpoint",
+    "family_of_host",
+    "is_websocket_path",
+    "residency_of_host",
+    "upstream_path",
+]  # fmt: skip
 
 
 class PathKind(StrEnum):
@@ -70,13 +82,26 @@ def family_of_host(host: str) -> ProviderFamily | None:
     return next((owner for pattern, owner in _PATTERNS if pattern.fullmatch(name)), None)
 
 
+_RESIDENCY_HOST = re.compile(r"([a-z]{2})\.api\.openai\.com|(us|ca)-api\.together\.ai")
+
+
+def residency_of_host(host: str) -> str | None:
+    """The region (`eu`, `us`) of a host that processes in one place for a surcharge; None for every other host."""
+    match = _RESIDENCY_HOST.fullmatch(host.lower().rstrip("."))
+    return (match[1] or match[2]) if match else None
+
+
+_OPENAI_SHAPED_PATH = re.compile(r"/v1(?=/(?:chat/completions|embeddings)/?\Z)")
+
+
 def upstream_path(family: ProviderFamily, path: str) -> str:
     """The path at the provider for a path behind our prefix: `/v1` is optional, the API's own prefix is put in front.
 
     `/v1/chat/completions` and `/chat/completions` behind `/groq` both become `/openai/v1/chat/completions`.
     """
+    if family.openai_prefix:
+        return _OPENAI_SHAPED_PATH.sub(family.openai_prefix, path)
     base = family.base_path
-    path = path if path.startswith("/") else "/" + path
     if not base or path == base or path.startswith((base + "/", base + "?")):
         return path
     if base.endswith("/v1") and (path == "/v1" or path.startswith(("/v1/", "/v1?"))):
@@ -87,12 +112,13 @@ def upstream_path(family: ProviderFamily, path: str) -> str:
 def endpoint(family: ProviderFamily, method: str, path: str) -> Endpoint:
     """What a call of this method to this path (as the provider knows it; a query is ignored) is.
 
-    A path that some server might take for a metered one is metered or unknown, never free.
+    A path that some server might take for a metered one is metered or unknown, never free. Nobody reads with GET what
+    can only be posted, so there a GET is unknown too: Google's servers let a header name another method.
     """
     verb = method.upper()
     canonical = paths.canonical(path)
-    if verb in _READING_METHODS:
-        return Endpoint(PathKind.FREE, websocket=verb == "GET" and _is_socket(family, canonical.lower()))
+    if verb in _READING_METHODS and not _GEMINI_PATH.fullmatch(canonical.lower()):
+        return Endpoint(PathKind.FREE, websocket=verb == "GET" and is_websocket_path(family, path))
     metered = _metered(family, canonical)
     if metered is not None:
         return metered if verb == "POST" else Endpoint(PathKind.UNKNOWN)
@@ -148,7 +174,7 @@ def _openai_dialect(family: ProviderFamily, operation: str) -> Dialect:
 _FREE_PATHS = {
     "openai": re.compile(rf"{_VERSION}/(?:moderations|responses/input_tokens|responses/[^/]+/cancel|batches/[^/]+/cancel)"),
     "anthropic": re.compile(
-        r"/v1/messages/count_tokens|/v1/messages/batches/[^/]+/cancel|/v1/oauth/.+"
+        r"/v1/messages/batches/[^/]+/cancel|/v1/oauth/.+"
         r"|/api/(?:claude_code|claude_cli|event_logging|oauth|eval|hello|features|statsig)(?:[/_].*)?"
         r"|/api/claude_(?:code|cli)_[a-z_]+(?:/.*)?"
     ),
@@ -158,13 +184,17 @@ _FREE_PATHS = {
         r"|recordcodeassistmetrics|recordclientevent|listexperiments|setcodeassistglobalusersetting)"
     ),
     "chatgpt": re.compile(r"/backend-api/codex/analytics-events(?:/.*)?"),
-    "deepseek": re.compile(r"/anthropic/v1/messages/count_tokens"),
-    "xai": re.compile(r"/v1/(?:tokenize-text|messages/count_tokens)"),
+    "xai": re.compile(r"/v1/tokenize-text"),
     "vllm": re.compile(r"(?:/v1)?/(?:tokenize|detokenize)"),
 }
 
 
+_COUNTING = re.compile(r"(?:/anthropic|/api|/inference)*/v1/messages/count_tokens|(?:/[a-z]+)*/v1/responses/input_tokens")
+
+
 def _is_free(family: ProviderFamily, lower: str) -> bool:
+    if _COUNTING.fullmatch(lower):
+        return True
     pattern = _FREE_PATHS.get(family.name)
     if pattern is not None and pattern.fullmatch(lower):
         return True
@@ -177,6 +207,6 @@ _SOCKETS = re.compile(
 )
 
 
-def _is_socket(family: ProviderFamily, lower: str) -> bool:
-    """Paths on which a WebSocket runs model calls, at any provider."""
-    return _SOCKETS.fullmatch(lower) is not None
+def is_websocket_path(family: ProviderFamily, path: str) -> bool:
+    """True when a WebSocket upgrade to this path would run model calls, at any provider and in any spelling."""
+    return _SOCKETS.fullmatch(paths.canonical(path).lower()) is not None

@@ -26,7 +26,7 @@ def _nested(depth: int) -> bytes:
 _CONTAINER_AT = re.compile(_nested(12), re.DOTALL)
 """Ordinary values in one match, in C; what is nested deeper goes the slow way."""
 _NEXT_BRACKET = re.compile(rb"(?:" + _PLAIN + rb")*+([\[\]{}])", re.DOTALL)
-_ESCAPED_LETTER = re.compile(rb"\\u00[3-7][0-9a-fA-F]")
+_ESCAPED_SIGN = re.compile(rb"\\u00(?:22|3[0-9]|[4-7][0-9a-fA-F])")
 
 
 class Malformed(ValueError):
@@ -103,13 +103,13 @@ def apply(body: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 def surely_absent(text: bytes, key: str) -> bool:
-    """True when no object in the text can have this key, found without scanning. `key` is plain ASCII letters and `_`."""
-    return b'"' + key.encode() + b'"' not in text and not may_hide_keys(text)
+    """True when no object in the text can have this key, found without scanning; only of keys of plain letters and `_`."""
+    return key.isascii() and key.isidentifier() and b'"' + key.encode() + b'"' not in text and not may_hide_keys(text)
 
 
 def may_hide_keys(text: bytes) -> bool:
-    """True when letters, digits or `_` are written as escapes somewhere, so that a search for a key proves nothing."""
-    return b"\\u00" in text and _ESCAPED_LETTER.search(text) is not None
+    """True when letters, digits, `_` or quotation marks are written as `\\u` escapes, so that a search proves nothing."""
+    return b"\\u00" in text and _ESCAPED_SIGN.search(text) is not None
 
 
 def cut_member(text: bytes, key: str) -> bytes:

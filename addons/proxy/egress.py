@@ -108,7 +108,7 @@ class Egress:
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """The hook of that name: stops a connection before it is dialled."""
         address = data.server.address
-        if data.server.error or address is None:
+        if address is None:
             return
         reason = self.check(address[0], address[1])
         if reason is _PRIVATE and self._is_trusted(data.server):

@@ -123,8 +123,9 @@ def upstream_fault(flow: http.HTTPFlow, reason: str, host: str, port: int) -> Pr
     """
     path = path_of(flow.request)
     target = f"{host}:{port}"
-    if DENIED_PREFIX in reason:
-        denied = reason.partition(DENIED_PREFIX)[2]
+    if DENIED_PREFIX in reason or "Request destination unknown" in reason:
+        # The second is mitmproxy's own text for a request that would come back to it.
+        denied = reason.partition(DENIED_PREFIX)[2] or "that is one of its own ports"
         return ProtocolFault(403, "address_denied", f"The gateway does not connect to {target}: {denied}.", flow, path)
     kind = state_of(flow).timed_out
     if kind is not None:

@@ -68,8 +68,9 @@ class Stream(HttpStream):
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Runs mitmproxy's own state, with our say before and after the first hook."""
-        form = _form_of(event.request)
-        self._prepare_head(event.request, form)
+        form: RequestForm = "absolute" if event.replay_flow is not None else _form_of(event.request)
+        if event.replay_flow is None:
+            self._prepare_head(event.request, form)
         stock = super().state_wait_for_request_headers(event)
         reply: Any = None
         while True:
@@ -101,6 +102,11 @@ class Stream(HttpStream):
         if "h2c" in request.headers.get("upgrade", "").lower():
             for name in ("upgrade", "connection", "http2-settings"):
                 request.headers.pop(name, None)
+        # The target of an absolute request line overrules the Host header (RFC 9112 section 3.2.2). Inside a CONNECT
+        # mitmproxy would send both on as they are.
+        if form == "absolute":
+            request.host_header = request.authority.rpartition("@")[2]
+            request.authority = ""
         # HTTP/1.0 needs no Host header; such a request is meant for the gateway itself.
         if form == "origin" and self.mode is HTTPMode.regular and request.http_version == "HTTP/1.0" and not request.host_header:
             request.data.host, request.data.port = self.context.client.sockname[:2]
@@ -228,6 +234,7 @@ class Stream(HttpStream):
 
         Asking when the first bytes arrive, as mitmproxy does, would deadlock protocols in which the server speaks first.
         """
+        self._own_server()
         if self.flow.response is None:
             probe = ConnectProbe(self.context.fork())
             yield layer.NextLayerHook(probe)
@@ -236,6 +243,14 @@ class Stream(HttpStream):
                 yield from self._dial(probe.layer)
                 return
         yield from super().handle_connect_regular()  # type: ignore[no-untyped-call]
+
+    def _own_server(self) -> None:
+        """Gives this CONNECT a server connection of its own: the one it got is shared by every request of the client's
+        connection, and one that failed cannot be opened again."""
+        shared = self.context.server
+        self.context.server = Server(address=shared.address)
+        self.context.server.via = shared.via
+        self.flow.server_conn = self.context.server
 
     def _dial(self, tunnel: TunnelLayer) -> layer.CommandGenerator[None]:
         self.child_layer = through_proxy(tunnel)

@@ -5,7 +5,7 @@ from math import ceil
 from addons.call import Call
 from addons.policy import AssumedPrice
 from addons.providers.media import media_tokens_max
-from addons.providers.registry import TOKENS_PER_BYTE_P99, residency_of_host
+from addons.providers.registry import TOKENS_PER_BYTE_P99
 from addons.services import Services
 from addons.steps.learned import MARGIN
 from store.prices.bound import Bound, make_bound
@@ -25,7 +25,7 @@ def estimate(call: Call, services: Services) -> None:
     facts, provider, family = call.facts, call.provider, call.family
     if facts is None or provider is None or family is None:
         return
-    call.region = facts.region or (residency_of_host(call.host) if call.host else None)
+    call.region = facts.region or call.region
     _find_price(call, services)
     known = services.limits.limits(call.price_provider, call.model)
     _bound_input(call, services, known)
@@ -41,7 +41,7 @@ def _find_price(call: Call, services: Services) -> None:
     facts, provider, family = call.facts, call.provider, call.family
     if facts is None or provider is None or family is None:
         return
-    for name in dict.fromkeys((provider.name, family.name)):
+    for name in filter(None, dict.fromkeys((provider.name, family.name, family.prices_of))):
         call.price_provider = name
         call.price = services.book.asked_price(
             name, call.model, call.at_ms, service_tier=facts.service_tier, speed=facts.speed, region=call.region

@@ -21,14 +21,22 @@ def read(call: Call, services: Services) -> None:
     except UndecodableBody as fault:
         call.refuse(Refusal(413 if fault.too_large else 400, "request_too_large" if fault.too_large else "invalid_request", str(fault)))
         return
-    try:
-        facts = call.dialect.read_request(call.operation, call.provider_path, call.query, call.body)
-    except BadRequestBody as fault:
-        call.refuse(Refusal(400, "invalid_request", f"The request cannot be metered: {fault}"))
+    read_facts(call)
+    if call.facts is None:
         return
-    call.facts = facts
-    call.operation = facts.operation or call.operation
-    call.requested_model = facts.model or call.path_model or ""
+    call.requested_model = call.facts.model or call.path_model or ""
     call.model = call.requested_model
     if not call.model:
         call.refuse(Refusal(400, "invalid_request", "The request names no model."))
+
+
+def read_facts(call: Call) -> None:
+    """Fill `facts` by the call's dialect. Refuses 400 `invalid_request`."""
+    if call.dialect is None:
+        return
+    try:
+        call.facts = call.dialect.read_request(call.operation, call.provider_path, call.query, call.body)
+    except BadRequestBody as fault:
+        call.refuse(Refusal(400, "invalid_request", f"The request cannot be metered: {fault}"))
+        return
+    call.operation = call.facts.operation or call.operation

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from mitmproxy import http
 
 from addons.call import Call, State, WayIn
-from addons.providers.registry import FAMILIES, PathKind, ProviderFamily, endpoint, family_of_host
+from addons.providers.registry import FAMILIES, PathKind, ProviderFamily, endpoint, family_of_host, residency_of_host
 from addons.refusal import Refusal
 from addons.services import Services
 from store.config_store.snapshot import Provider, Snapshot
@@ -14,8 +14,6 @@ from store.config_store.snapshot import Provider, Snapshot
 LOCAL_PATHS = frozenset({"/", "/health", "/ca.pem", "/api/governance/virtual-keys/quota"})
 PREFIX_ALIASES: Mapping[str, str] = {"genai": "gemini"}
 """Path prefixes that are not the provider's own name."""
-OPENAI_SHAPED = frozenset({"openai"})
-"""Families whose clients may leave out `/v1` in a base URL."""
 
 
 def route(call: Call, services: Services, form: str, connect: tuple[str, int] | None) -> None:
@@ -64,7 +62,7 @@ def _forward(call: Call, host: str, port: int, path: str) -> None:
             Refusal(421, "misdirected_request", f"The connection was opened to {host}, but the Host header names another server.")
         )
         return
-    call.host, call.port = host, port
+    call.host, call.port, call.region = host, port, residency_of_host(host)
     _settle_on(call, provider, path)
 
 
@@ -78,6 +76,7 @@ def _absolute(call: Call, path: str) -> None:
         call.kind = PathKind.FREE
         return
     call.host, call.port = request.host, 443 if request.port == 80 else request.port
+    call.region = residency_of_host(request.host)
     _settle_on(call, provider, path)
 
 
@@ -104,7 +103,7 @@ def _reverse(call: Call, path: str) -> None:
         )
         return
     rest = "/" + rest
-    if provider.dialect_family in OPENAI_SHAPED and rest != "/v1" and not rest.startswith("/v1/"):
+    if provider.dialect_family == "openai" and rest != "/v1" and not rest.startswith("/v1/"):
         rest = "/v1" + rest
     _settle_on(call, provider, rest)
 
@@ -125,17 +124,25 @@ def _openai_shaped(call: Call, snapshot: Snapshot, path: str) -> None:
 
 
 def _settle_on(call: Call, provider: Provider, path: str) -> None:
-    """Classify `path` at `provider`; a path prefix of the family's public address may or may not be written."""
+    """Classify `path` at `provider`, remember dialect and error shape. The path of the family's public address may be written."""
     family = FAMILIES[provider.dialect_family]
-    public_prefix = urlsplit(family.base_url).path.rstrip("/")
-    if public_prefix and (path == public_prefix or path.startswith(public_prefix + "/")):
-        path = path[len(public_prefix) :] or "/"
+    path = _below(_public_prefix(family), path)
     place = endpoint(family, call.flow.request.method, path)
     call.provider, call.family = provider, family
     call.provider_path = path
     call.kind, call.dialect, call.operation = place.kind, place.dialect, place.operation
-    call.path_model = place.model
+    call.path_model, call.websocket = place.model, place.websocket
     call.error_dialect = family.error_dialect if place.dialect is None else _error_dialect(place.dialect.name, family)
+
+
+def _public_prefix(family: ProviderFamily) -> str:
+    """The path of the public address below which `/v1/…` lives."""
+    return urlsplit(family.base_url).path.rstrip("/").removesuffix("/v1")
+
+
+def _below(prefix: str, path: str) -> str:
+    """`path` without `prefix`, where it has it."""
+    return path[len(prefix) :] if prefix and path.startswith(prefix + "/") else path
 
 
 def _error_dialect(dialect_name: str, family: ProviderFamily) -> str:
@@ -146,17 +153,20 @@ def _error_dialect(dialect_name: str, family: ProviderFamily) -> str:
 
 
 def route_by_model(call: Call) -> None:
-    """`/v1`: `provider/name` picks the provider when the part before the first slash is a configured one."""
+    """`/v1`: `provider/name` picks the provider when the part before the first slash is a configured one.
+
+    May change the dialect to that provider's variant of the same protocol; the facts must then be read once more.
+    """
     facts = call.facts
-    if not call.by_model or facts is None or facts.model is None or call.provider is None:
+    if not call.by_model or facts is None or facts.model is None or call.dialect is None:
         return
     head, slash, rest = facts.model.partition("/")
     provider = call.governance().providers.get(PREFIX_ALIASES.get(head, head)) if slash else None
-    if provider is None or not rest:
+    if provider is None or not rest or provider.dialect_family not in FAMILIES:
         return
     family = FAMILIES[provider.dialect_family]
     place = endpoint(family, call.flow.request.method, call.provider_path)
-    if place.dialect is None or place.dialect is not call.dialect:
+    if place.dialect is None or place.dialect.name != call.dialect.name:
         call.refuse(
             Refusal(
                 400,
@@ -166,12 +176,12 @@ def route_by_model(call: Call) -> None:
             )
         )
         return
-    call.provider, call.family = provider, family
+    call.provider, call.family, call.dialect = provider, family, place.dialect
     call.model = rest
 
 
 def upstream_address(call: Call) -> tuple[str, str, int, str]:
-    """(scheme, host, port, path prefix) of the provider: always from the registry or the configuration, never from Host.
+    """(scheme, host, port, path) of the provider: always from the registry or the configuration, never from Host.
 
     Raises RuntimeError when the call was never routed to a provider.
     """
@@ -179,20 +189,19 @@ def upstream_address(call: Call) -> tuple[str, str, int, str]:
     if provider is None or family is None:
         raise RuntimeError("the call has no provider")
     if provider.base_url is None and call.way_in is WayIn.FORWARD:
-        return "https", call.host, call.port, urlsplit(family.base_url).path.rstrip("/")
+        return "https", call.host, call.port, _public_prefix(family) + call.provider_path
     parts = urlsplit(provider.base_url or family.base_url)
     prefix = parts.path.rstrip("/")
-    if prefix.endswith("/v1") and call.provider_path.startswith("/v1"):
+    if prefix.endswith("/v1") and call.provider_path.startswith("/v1/"):
         prefix = prefix[: -len("/v1")]
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, parts.hostname or "", port, prefix
+    return parts.scheme, parts.hostname or "", port, prefix + call.provider_path
 
 
 def address(call: Call) -> None:
     """Write the upstream address into the request, the Host header with it."""
-    scheme, host, port, prefix = upstream_address(call)
+    scheme, host, port, path = upstream_address(call)
     request = call.flow.request
-    path = prefix + call.provider_path
     request.scheme, request.host, request.port = scheme, host, port
     request.path = f"{path}?{call.query}" if call.query else path
     default_port = 443 if scheme == "https" else 80

@@ -1,6 +1,6 @@
 """Seeds an empty store from config.json in one transaction; afterwards the store is the truth and the file's entries rest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from store.clock import Clock, Ids
@@ -42,7 +42,7 @@ class BootstrapReport:
 
 
 def open_config_store(
-    database: Database, settings: Settings, *, clock: Clock, ids: Ids, builtin: dict[str, str] | None = None
+    database: Database, settings: Settings, *, clock: Clock, ids: Ids, builtin: Mapping[str, str] | None = None
 ) -> ConfigStore:
     """The store of a migrated database with the vault of `encryption_key`. Raises UserError for a wrong key."""
     vault = open_vault(database, settings.secret(settings.encryption_key, "encryption_key"))
@@ -56,7 +56,7 @@ def bootstrap(
     clock: Clock,
     ids: Ids,
     reseed: bool = False,
-    builtin: dict[str, str] | None = None,
+    builtin: Mapping[str, str] | None = None,
 ) -> BootstrapReport:
     """Seed an empty store from the file; make the key `default` when nothing is configured anywhere.
 

@@ -100,7 +100,7 @@ def cap_json(state: CapState) -> Json:
 
 def rate_limit_json(states: Sequence[CapState]) -> Json | None:
     """An owner's limits in tokens, requests and parallel calls as one object; None when it has none."""
-    counted = {state.cap.unit: state for state in states if state.cap.unit is not Unit.USD}
+    counted: dict[Unit, CapState] = {state.cap.unit: state for state in states if state.cap.unit is not Unit.USD}
     if not counted:
         return None
     made: Json = {"id": min(state.cap.id for state in counted.values())}

@@ -109,7 +109,7 @@ def is_empty(value: Any) -> bool:
 
 
 def _describe_unimplemented(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    names = getattr(model, "unimplemented", frozenset())
+    names: frozenset[str] = getattr(model, "unimplemented", frozenset())
     for name in sorted(names):
         schema.setdefault("properties", {})[name] = {"description": "Accepted from other gateways' files; not implemented."}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from store.ledger.rows import Balance, StoredCap
-from store.ledger.types import Enforcement, HoldRequest, Unit
+from store.ledger.types import HoldRequest, Unit
 
 USD = Unit.USD
 TOKENS = Unit.TOKENS
@@ -54,65 +54,51 @@ def money_bounds(request: HoldRequest, strict: bool) -> tuple[int, int]:
     return bound, bound if not request.trim else min(bound, max(1, floor))
 
 
-def set_needs(request: HoldRequest, slots: Sequence[Slot], floor_nanos: int) -> None:
-    """Fills in what the call needs of each cap at the very least: its place in the line as well."""
-    for slot in slots:
-        unit = slot.stored.unit
-        if unit is USD:
-            slot.needed = floor_nanos
-        elif unit is TOKENS:
-            slot.needed = max(1, min(request.tokens, slot.stored.cap.limit + slot.balance.carried))
-        else:
-            slot.needed = 1
-
-
 def decide(request: HoldRequest, slots: Sequence[Slot], ahead: Mapping[str, int]) -> Verdict:
-    """Grant, wait or refuse. `ahead` is what calls ahead in the line need of each cap (by cap id)."""
-    strict = any(slot.stored.cap.strict and slot.stored.unit is USD for slot in slots)
+    """Grant, wait or refuse; fills in what each slot needs. `ahead` is what calls ahead in the line need of each cap (by id)."""
+    strict = False
+    for slot in slots:
+        strict = strict or slot.stored.strict
     bound, floor = money_bounds(request, strict)
-    set_needs(request, slots, floor)
     hopeless: list[Slot] = []
     held: list[Slot] = []
     watched: list[str] = []
-    amount, alone = bound, False
+    amount, all_of = bound, -1
     for slot in slots:
         stored, balance = slot.stored, slot.balance
-        cap = stored.cap
+        left = stored.limit + balance.carried - balance.used
         is_money = stored.unit is USD
-        if is_money and bound == 0:
-            continue
-        left = cap.limit + balance.carried - balance.used
-        if cap.enforcement is Enforcement.SOFT:
-            if left <= 0:
-                hopeless.append(slot)
-            continue
-        if slot.needed > left:
-            if stored.hard:
-                hopeless.append(slot)
-            else:
-                watched.append(cap.id)
-            continue
+        if is_money:
+            if bound == 0:
+                continue
+            needed = floor
+        else:
+            needed = 1 if stored.unit is not TOKENS else max(1, min(request.tokens, stored.limit + balance.carried))
+        slot.needed = needed
         if not stored.hard:
-            continue
-        free = left - balance.held - ahead.get(cap.id, 0)
-        if slot.needed > free:
-            held.append(slot)
-        elif is_money:
-            allowed = _share(bound, floor, free, nobody_else=free == left)
-            amount = min(amount, allowed)
+            if stored.soft:
+                if left <= 0:
+                    hopeless.append(slot)
+            elif needed > left:
+                watched.append(stored.cap.id)
+        elif needed > left:
+            hopeless.append(slot)
+        else:
+            free = left - balance.held
+            if ahead:
+                free -= ahead.get(stored.cap.id, 0)
+            if needed > free:
+                held.append(slot)
+            elif is_money:
+                amount = min(amount, _share(bound, floor, free, nobody_else=free == left))
+                if balance.held == 0 and (all_of < 0 or left < all_of):
+                    all_of = left
     if hopeless:
         return Verdict(Answer.REFUSE, blocking=tuple(hopeless))
     if held:
         return Verdict(Answer.WAIT, blocking=tuple(held))
-    if bound:
-        alone = any(
-            slot.stored.hard
-            and slot.stored.unit is USD
-            and slot.balance.held == 0
-            and amount == slot.stored.cap.limit + slot.balance.carried - slot.balance.used
-            for slot in slots
-        )
-    return Verdict(Answer.GRANT, amount_nanos=amount, alone=alone, would_refuse=tuple(watched))
+    # No cap has less left than the amount, so taking all that is left of one means taking all of the tightest.
+    return Verdict(Answer.GRANT, amount, amount == all_of, (), tuple(watched))
 
 
 def _share(bound: int, floor: int, free: int, *, nobody_else: bool) -> int:

@@ -181,8 +181,8 @@ class Ledger:
         self._settling.add(operation)
         self._writer.submit(operation)
         try:
-            # Shielded: a caller that stops waiting does not undo the settlement.
-            return await asyncio.shield(future)
+            # A caller that stops waiting cancels this future and nothing else: the settlement is on its way.
+            return await future
         finally:
             self._settling.discard(operation)
 

@@ -40,13 +40,16 @@ class Flag(IntFlag):
 class StoredCap:
     """A cap with the generation of its window, and the window that was current when it was last asked for."""
 
-    __slots__ = ("_end_ms", "_start_ms", "_window", "cap", "generation", "hard", "unit")
+    __slots__ = ("_end_ms", "_start_ms", "_window", "cap", "generation", "hard", "limit", "soft", "strict", "unit")
 
     def __init__(self, cap: Cap, generation: int) -> None:
         self.cap = cap
         self.generation = generation
         self.unit = cap.unit
+        self.limit = cap.limit
         self.hard = cap.enforcement is Enforcement.HARD
+        self.soft = cap.enforcement is Enforcement.SOFT
+        self.strict = cap.strict and cap.unit is Unit.USD
         self._window: Window | None = window_of(cap)
         self._start_ms, self._end_ms = (0, 0) if self._window else (NO_WINDOW, FAR_FUTURE_MS)
 

@@ -118,16 +118,21 @@ class Writer:
             return []
         for operation in fresh:
             operation.spooled = True
+        self._made_safe(fresh)
         return [(operation, Settled(operation.settlement.call_id, (), spooled=True)) for operation in fresh]
 
     # ---- life
 
-    def start(self) -> None:
-        """Begins an epoch, books what dead processes left, and starts the thread. Raises StoreUnavailable, OSError."""
+    def open(self) -> None:
+        """Begins an epoch and books what dead processes left. Raises StoreUnavailable, OSError."""
         with self._database.write() as connection:
             self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids, self._clock)
         book_leftovers(self._database, self._clock, self._spool_dir)
         recover_dead(self._database, self._clock, self.epoch)
+
+    def start(self) -> None:
+        """Opens the books and starts the thread. Raises as `open`."""
+        self.open()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -163,7 +168,7 @@ class Writer:
             if first is None and self._stopping and self._queue.empty():
                 break
             try:
-                self._cycle([] if first is None else [first])
+                self.cycle([] if first is None else [first])
                 self._maintain()
             except Exception:
                 log.exception("the ledger's writer met something unexpected and goes on")
@@ -186,7 +191,8 @@ class Writer:
             if operation is not None:
                 operations.append(operation)
 
-    def _cycle(self, operations: list[Operation]) -> None:
+    def cycle(self, operations: list[Operation]) -> None:
+        """Takes these and everything that waits, commits it together, answers. For the thread, and for tests without one."""
         self.busy_since = self._clock.monotonic()
         if not operations and not len(self._line):
             self._checkpoint()
@@ -210,6 +216,8 @@ class Writer:
         self._line = line
         self.batches += 1
         self.operations += len(operations)
+        if self._unsafe:
+            self._made_safe(operations)
         spooled = [op.settlement for op in operations if isinstance(op, SettleOperation) and op.spooled]
         if spooled:
             self._spool.booked(spooled)
@@ -217,6 +225,10 @@ class Writer:
             if isinstance(answer, Settled) or (isinstance(operation, SettleOperation) and isinstance(answer, UserError)):
                 self._live.discard(operation.settlement.call_id)  # type: ignore[union-attr]
         deliver(answers)
+
+    def _made_safe(self, operations: Iterable[Operation]) -> None:
+        safe = set(operations)
+        self._unsafe = [operation for operation in self._unsafe if operation not in safe]
 
     def _one_by_one(self, operations: list[Operation]) -> None:
         queued: list[Operation] = [*self._line, *operations]
@@ -271,7 +283,7 @@ class Writer:
         if cancelled:
             waiting = [op for op in waiting if op.request.call_id not in cancelled]
             newcomers = [op for op in newcomers if op.request.call_id not in cancelled]
-        look_again = bool(settles or cancelled) or now - self._looked_at >= LOOK_AGAIN_SECONDS
+        look_again = bool(settles or cancelled) or not operations or now - self._looked_at >= LOOK_AGAIN_SECONDS
         books, revision = self._open_books(connection, bool(newcomers or waiting))
         batch = Batch(connection, books, epoch=self.epoch, revision=revision)
         candidates = [*waiting, *newcomers] if look_again else newcomers
@@ -323,7 +335,7 @@ class Writer:
         self, batch: Batch, hold: HoldOperation, line: Line, answers: list[Answer], now: float, *, newcomer: bool
     ) -> None:
         waited = max(0.0, now - hold.asked_at)
-        waited_ms = 0 if newcomer else int(waited * 1000)
+        waited_ms = 0 if newcomer else round(waited * 1000)
         try:
             result = batch.hold(hold.request, waited_ms)
         except UserError as error:
@@ -359,7 +371,7 @@ class Writer:
         if self._is_due("spool", 1.0):
             pending = self._spool.pending()
             if pending:
-                self._cycle([SettleOperation(settlement, spooled=True) for settlement in pending])
+                self.cycle([SettleOperation(settlement, spooled=True) for settlement in pending])
         if self._is_due("recovery", RECOVERY_SECONDS):
             self._guarded(lambda: recover_dead(self._database, self._clock, self.epoch))
             self._guarded(lambda: book_leftovers(self._database, self._clock, self._spool_dir))
@@ -375,12 +387,7 @@ class Writer:
 
     def _rescue(self) -> None:
         """Tries once more to make safe what went neither into the store nor into the spool."""
-        unsafe = self._unsafe
-        self._unsafe = []
-        before = len(self._spool.pending())
-        self.spool(unsafe)
-        if len(self._spool.pending()) == before:
-            self._cycle([*unsafe])
+        self.cycle([*self._unsafe])
 
     def compare_with_live(self) -> int:
         """Ends open holds of this epoch that no live call owns: voided when they never left, else posted unconfirmed."""

@@ -3,12 +3,14 @@
 Run at start (after a crash rows may be missing) and now and then: the *watermark* is the ledger sequence up to which both agree.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import batched
 from typing import Protocol
 
 from store.database import Connection, Database
+from store.ledger.history import PostRecord, posts_since
 from store.ledger.types import CallFacts
 from store.logs.batch import put
 from store.logs.daily import DailyChanges
@@ -21,7 +23,7 @@ _STATUS_OF_NOTE = {"complete": "success", "client_left": "cancelled", "cut": "cu
 
 
 class Posted(Protocol):
-    """What is read of a row of the ledger's posts. A correction's `cost_nanos` is the difference, as it is in the ledger."""
+    """What is read of a row of the ledger's posts (`PostRecord`). The sums of a correction are differences, as in the ledger."""
 
     @property
     def sequence(self) -> int: ...
@@ -30,6 +32,8 @@ class Posted(Protocol):
     @property
     def at_ms(self) -> int: ...
     @property
+    def held_at_ms(self) -> int: ...
+    @property
     def facts(self) -> CallFacts: ...
     @property
     def cost_nanos(self) -> int: ...
@@ -37,6 +41,12 @@ class Posted(Protocol):
     def input_tokens(self) -> int: ...
     @property
     def output_tokens(self) -> int: ...
+    @property
+    def held_nanos(self) -> int: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def price_source(self) -> str: ...
     @property
     def estimated(self) -> bool: ...
     @property
@@ -125,8 +135,8 @@ def _with_post(stored: Stored, post: Posted, booked_nanos: int) -> CallRow:
         row = replace(
             row,
             status=_STATUS_OF_NOTE.get(post.note, "success"),
-            input_tokens=post.input_tokens,
-            output_tokens=post.output_tokens,
+            input_tokens=row.input_tokens + post.input_tokens,
+            output_tokens=row.output_tokens + post.output_tokens,
             estimated=post.estimated,
         )
     return row
@@ -137,11 +147,12 @@ def _row_of(post: Posted) -> CallRow:
     facts = post.facts
     return CallRow(
         id=post.call_id,
-        at_ms=post.at_ms,
+        at_ms=post.held_at_ms,
         status="unconfirmed" if post.unconfirmed else _STATUS_OF_NOTE.get(post.note, "error"),
         http_status=0,
         provider=facts.provider,
         model=facts.model,
+        answered_model=post.model,
         operation=facts.operation,
         stream=facts.stream,
         virtual_key_id=facts.virtual_key_id,
@@ -153,6 +164,60 @@ def _row_of(post: Posted) -> CallRow:
         output_tokens=post.output_tokens,
         cost_nanos=post.cost_nanos,
         estimated=post.estimated or post.unconfirmed,
+        held_nanos=post.held_nanos,
+        price_source=post.price_source,
         caps_charged=post.cap_ids,
         message=f"row made from the ledger ({post.note})" if post.note else "row made from the ledger",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The two books up to the watermark, over the calls that both still keep. Money in nano-dollars."""
+
+    watermark: int
+    ledger_nanos: int
+    logs_nanos: int
+    missing: tuple[str, ...] = ()
+    """Calls that the ledger booked and the logs do not have, at most a hundred of them."""
+
+    @property
+    def agree(self) -> bool:
+        """True when nothing is missing and the sums are equal."""
+        return self.ledger_nanos == self.logs_nanos and not self.missing
+
+
+def compare(logs: Database, ledger: Database) -> Comparison:
+    """Adds up both books anew, post by post. Takes time with the number of posts. Raises StoreUnavailable.
+
+    Calls that retention has deleted from the logs, or sealing from the ledger, are left out on both sides.
+    """
+    with logs.read() as connection:
+        watermark = read_watermark(connection)
+        oldest_ms = connection.execute("SELECT coalesce(min(at_ms), 0) FROM calls")[0][0]
+    booked: Counter[str] = Counter()
+    missing: list[str] = []
+    ledger_nanos = logs_nanos = 0
+    for posts in batched(_posts_after(ledger, 0), BATCH_POSTS):
+        booked.clear()
+        for post in posts:
+            if post.sequence <= watermark and post.held_at_ms >= oldest_ms:
+                booked[post.call_id] += post.cost_nanos
+        with logs.read() as connection:
+            stored = read_stored(connection, booked)
+        last = {post.call_id: post.sequence for post in posts}
+        missing += [call_id for call_id in booked if call_id not in stored][: 100 - len(missing)]
+        ledger_nanos += sum(booked.values())
+        # A call with a correction has two posts, perhaps in two batches: its row is counted with the last one it accounts for.
+        logs_nanos += sum(item.row.cost_nanos for item in stored.values() if item.ledger_sequence == last[item.row.id])
+    return Comparison(watermark, ledger_nanos, logs_nanos, tuple(missing))
+
+
+def _posts_after(ledger: Database, sequence: int) -> Iterator[PostRecord]:
+    while True:
+        with ledger.read() as connection:
+            posts = posts_since(connection, sequence, BATCH_POSTS)
+        yield from posts
+        if len(posts) < BATCH_POSTS:
+            return
+        sequence = posts[-1].sequence

@@ -5,46 +5,39 @@ from collections.abc import Sequence
 from store.logs.types import CallRow
 from store.money import format_usd, plain_usd
 
-REFUSED_MARK = ":no_entry:"
-BROKEN_MARK = ":warning:"
-type Value = str | int | bool | list[str]
+MARKS = {"refused": ":no_entry:", "cut": ":scissors:", "error": ":warning:", "cancelled": ":door:", "unconfirmed": ":question:"}
+
+type Value = str | int | bool
 
 
 def comment_of(row: CallRow) -> str:
-    """`workshop-vk-1 · gpt-4o-mini · $0.000123 · 12→48 tok`; a refusal names its type instead of a price."""
+    """`workshop-vk-1 · gpt-4o-mini · $0.000123 · 12→48 tok`; a refusal names its status and type instead of a price."""
     parts = [row.virtual_key_name or "no key", row.model or row.operation or row.path]
     if row.status == "refused":
-        parts.append(f"refused {row.refusal_type}" + (f" ×{row.count}" if row.count > 1 else ""))
-        return " · ".join(part for part in parts if part)
-    if row.priced:
-        parts.append(("≈" if row.estimated else "") + format_usd(row.cost_nanos))
+        parts.append(f"{row.http_status} {row.refusal_type}" + (f" ×{row.count}" if row.count > 1 else ""))
     else:
-        parts.append("price unknown")
-    parts.append(f"{row.input_tokens}→{row.output_tokens} tok")
-    if row.status not in ("success", ""):
-        parts.append(row.status)
+        parts.append(("~" if row.estimated else "") + format_usd(row.cost_nanos) if row.priced else "unpriced")
+        parts.append(f"{row.input_tokens}→{row.output_tokens} tok")
     return " · ".join(part for part in parts if part)
 
 
 def mark_of(row: CallRow) -> str:
-    """An emoji name for calls that need attention: refused, or with an amount nobody has confirmed; else empty."""
-    if row.status == "refused":
-        return REFUSED_MARK
-    return BROKEN_MARK if row.status in ("cut", "unconfirmed") else ""
+    """An emoji name for calls that did not end well; else empty."""
+    return MARKS.get(row.status, "")
 
 
 def metadata_of(
     row: CallRow, *, budgets: Sequence[str] = (), team: str = "", customer: str = "", gateway_path: str = ""
 ) -> dict[str, Value]:
-    """Named values of a call, for filters such as `~meta "model: gpt-4o"` and for the view of its usage.
+    """Named values of a call, for filters such as `~meta "^model: gpt-4o"` and for the view of its usage.
 
     `budgets` names the caps charged; `team` and `customer` are names; `gateway_path` is the path on the gateway's own port that
     makes this call again. Empty values are left out.
     """
     values: dict[str, Value] = {
-        "call_id": row.id,
-        "virtual_key": row.virtual_key_name,
-        "virtual_key_id": row.virtual_key_id,
+        "call": row.id,
+        "key": row.virtual_key_name,
+        "key_id": row.virtual_key_id,
         "team": team or row.team_id,
         "customer": customer or row.customer_id,
         "run": row.run_id,
@@ -54,7 +47,7 @@ def metadata_of(
         "operation": row.operation,
         "way_in": row.way_in,
         "status": row.status,
-        "budgets": list(budgets) or list(row.caps_charged),
+        "budgets": ", ".join(budgets or row.caps_charged),
         "refusal": row.refusal_type,
         "refusal_cap": row.refusal_cap,
         "message": row.message,

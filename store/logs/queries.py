@@ -141,11 +141,15 @@ class LogReader:
             )
         return [from_columns(row[:-2], row[-2], row[-1]) for row in rows]
 
-    def body_bytes(self, call_id: str) -> tuple[int, int] | None:
-        """Lengths of the request and response text before they were cut; None when no bodies were kept."""
+    def body_lengths(self, call_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Bytes of request and response text before they were cut; calls whose bodies were not kept are left out."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT request_bytes, response_bytes FROM bodies WHERE call_id = ?", (call_id,))
-        return (rows[0][0], rows[0][1]) if rows else None
+            rows = connection.execute(
+                "SELECT b.call_id, b.request_bytes, b.response_bytes FROM json_each(?) AS k "
+                "CROSS JOIN bodies AS b ON b.call_id = k.value",
+                (orjson.dumps(list(call_ids)).decode(),),
+            )
+        return {row[0]: (row[1], row[2]) for row in rows}
 
     def since(self, at_ms: int, limit: int = MAX_LIMIT, **conditions: Any) -> list[CallRow]:
         """The newest `limit` calls since an instant, oldest first, without bodies."""
@@ -196,7 +200,7 @@ class LogReader:
                 (first_day, last_day),
             )
         size = len(by)
-        return [DailyTotal(tuple(row[:size]), *row[size:-2], _joined(row[-2], row[-1])) for row in rows]
+        return [_daily_total(row, size) for row in rows]
 
     def values(self, column: Literal["virtual_key_id", "team_id", "customer_id", "provider", "model"]) -> list[str]:
         """The distinct values of one column, from the daily sums: quick however many calls there are."""
@@ -316,7 +320,13 @@ _SUMS = ", ".join(
 
 def _sums(row: Sequence[Any]) -> LogSums:
     calls, succeeded, refused, failed, unpriced, latency_ms, *tokens, high, low = row
-    return LogSums(calls, succeeded, refused, failed, unpriced, _joined(high, low), *tokens, float(latency_ms))
+    values = [calls, succeeded, refused, failed, unpriced, _joined(high, low), *tokens, float(latency_ms)]
+    return LogSums(*values)
+
+
+def _daily_total(row: Sequence[Any], size: int) -> DailyTotal:
+    values = [tuple(row[:size]), *row[size:-2], _joined(row[-2], row[-1])]
+    return DailyTotal(*values)
 
 
 def _qualified() -> str:

@@ -23,7 +23,7 @@ class RefusalMerger:
         newest_ms = 0
         for row in rows:
             newest_ms = max(newest_ms, row.at_ms)
-            if row.status != "refused":
+            if row.status != "refused" or row.caps_charged:  # what was held has rows in the ledger, by its own id
                 kept[row.id] = row
                 continue
             kind = (row.virtual_key_id, row.model, row.refusal_type, row.refusal_cap)

@@ -45,7 +45,8 @@ def from_columns(values: Sequence[Any], request_body: str | None = None, respons
     for index in _FLAGS:
         row[index] = bool(row[index])
     row[_CAPS] = tuple(orjson.loads(row[_CAPS]))
-    return CallRow(*row, request_body, response_body)
+    row += [request_body, response_body]
+    return CallRow(*row)
 
 
 def read_stored(connection: Connection, call_ids: Iterable[str]) -> dict[str, Stored]:

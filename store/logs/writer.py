@@ -166,7 +166,11 @@ class LogWriter:
         return self._closing or len(self._rows) >= self._batch_rows or self._hurry_until > self._done
 
     def _write(self, batch: list[CallRow]) -> None:
-        rows, further = self._merger.merge(self._cleaned(row) for row in batch)
+        try:
+            rows, further = self._merger.merge(self._cleaned(row) for row in batch)
+        except Exception:
+            logger.exception("refusals could not be merged; writing them one by one")
+            rows, further = batch, {}
         tries = 0
         while True:
             try:
@@ -188,7 +192,7 @@ class LogWriter:
     def _write_one_by_one(self, rows: list[CallRow], further: dict[str, int]) -> None:
         for row in rows:
             try:
-                self._commit([row], {})
+                self._commit([self._cleaned(row)], {})
                 self._count(written=row.count, merged=row.count - 1)
             except Exception:
                 self._count(failed=row.count)
@@ -205,7 +209,7 @@ class LogWriter:
     def _cleaned(self, row: CallRow) -> CallRow:
         if self._clean is None or not (row.message or row.path):
             return row
-        return replace(row, message=self._clean(row.message), path=self._clean(row.path))
+        return replace(row, message=self._clean(row.message), path=self._clean(row.path))  # cleaning twice changes nothing
 
     def _pause(self, tries: int) -> bool:
         """Wait before the next try; False when there is no time for one."""

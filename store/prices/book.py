@@ -26,6 +26,7 @@ class PriceBook:
         self._catalogue = catalogue
         self.overrides = overrides
         self._line = lru_cache(CACHED_LINES)(self._resolve)
+        self._overridden = lru_cache(CACHED_LINES)(self._has_override)
 
     @classmethod
     def load(cls, overrides: Overrides | None = None) -> Self:
@@ -77,8 +78,12 @@ class PriceBook:
 
     def overrides_price(self, provider: str, model: str) -> bool:
         """Whether the operator has said what this model costs."""
-        entries = self.overrides.for_model(provider.lower(), model.strip().lower())
-        return any(entry.sets_price for entry in entries)
+        return len(model) <= LONGEST_MODEL_NAME and self._overridden(provider.lower(), model.strip().lower())
+
+    def models(self, provider: str) -> tuple[str, ...]:
+        """Ids of the models that the bundled data knows of this provider; empty for an unknown one."""
+        wanted = data_id(provider.lower())
+        return tuple(model.id for entry in self._catalogue.providers() if entry.id == wanted for model in entry.models)
 
     def find(self, provider: str, model: str) -> Found | None:
         """The data's entry for a model, aliases and resource paths resolved; None when it has none."""
@@ -89,6 +94,9 @@ class PriceBook:
             if entry.alias_of is not None:
                 return self._alias_target(entry, name)
         return self._find(name, wanted)
+
+    def _has_override(self, provider: str, model: str) -> bool:
+        return any(entry.sets_price for entry in self.overrides.for_model(provider, model))
 
     def _resolve(self, provider: str, model: str, wanted: Terms) -> "_Line":
         entries = tuple(entry for entry in self.overrides.for_model(provider, model) if entry.sets_price)
@@ -159,36 +167,28 @@ class _Line:
         signature: list[object] = [at_ms >= entry.start_ms() for entry in self._entries]
         for found in (self._found, *self._targets.values()):
             if found is not None:
-                signature.append(id(active_price(found.model, at_ms)))
+                signature.append(active_price(found.model, at_ms))
                 signature.extend(v.constraint is None or v.constraint.active(at_ms) for v in found.model.variants)
         return tuple(signature)
 
     def _price(self, at_ms: int) -> ModelPrice | None:
-        chosen = self._overriding(at_ms)
-        if chosen is None:
-            return None if self._found is None else self._data_price(self._found, at_ms)
-        prices = [self._own_price(entry, at_ms) for entry in chosen]
-        return reduce(_dearer, prices) if prices else None
-
-    def _overriding(self, at_ms: int) -> list[Override] | None:
-        """The entries that price this call: usually one, all tiers for an unknown tier, none when it stays unpriced.
-
-        None: no entry speaks about it, so the bundled data does.
-        """
         by_tier = self._most_precise(at_ms)
-        if not by_tier:
-            return None
-        tier = self._wanted.tier
         standard = by_tier.get(surcharges.STANDARD)
+        tier = self._wanted.tier
+        chosen: list[Override] = []
         if tier in by_tier:
-            return [by_tier[tier]]
-        if tier == surcharges.ANY:
-            return list(by_tier.values())
-        if standard is not None and (standard.free or standard.alias_of is not None):
-            return [standard]
-        if tier in surcharges.DEARER:
-            return []
-        return None if standard is None else [standard]
+            chosen = [by_tier[tier]]
+        elif tier == surcharges.ANY:
+            chosen = list(by_tier.values())
+        elif standard is not None:
+            covers_all = standard.free or standard.alias_of is not None
+            if tier in surcharges.DEARER and not covers_all:
+                return None  # the operator's price is for ordinary processing, and nobody knows what this tier costs
+            chosen = [standard]
+        prices = [self._own_price(entry, at_ms) for entry in chosen]
+        if self._found is not None and (not chosen or (standard is None and tier == surcharges.ANY)):
+            prices.append(self._data_price(self._found, at_ms))
+        return reduce(_dearer, prices) if prices else None
 
     def _most_precise(self, at_ms: int) -> dict[str, Override]:
         """By tier word, the latest started entry of the most precise pattern that has any."""

@@ -17,10 +17,10 @@ CERT = Path("/app/ca/mitmproxy-ca-cert.pem")
 BUNDLE = Path("/app/ca/bundle.pem")
 
 
-def made(inherited: dict[str, str] | None = None, *, base_urls: bool = False, credential: str | None = "sk-bf-run-1") -> dict[str, str]:
-    return client_environment(
-        "http://127.0.0.1:8080", credential, CERT, BUNDLE, base_urls=base_urls, inherited=inherited or {}
-    )
+def made(
+    inherited: dict[str, str] | None = None, *, base_urls: bool = False, credential: str | None = "sk-bf-run-1"
+) -> dict[str, str]:
+    return client_environment("http://127.0.0.1:8080", credential, CERT, BUNDLE, base_urls=base_urls, inherited=inherited or {})
 
 
 def test_proxy_in_both_spellings_with_the_credential_as_password() -> None:
@@ -122,7 +122,7 @@ def test_entries_of_no_proxy_that_hide_public_hosts_are_named() -> None:
 AWKWARD = {
     "PLAIN": "value",
     "SPACES": "  two  words ",
-    "QUOTES": "it's \"quoted\" and `ticked`",
+    "QUOTES": 'it\'s "quoted" and `ticked`',
     "DOLLARS": "$HOME ${HOME} $(id) !! \\ \\\\ \\n %PATH%",
     "LINES": "x-team: blue\nx-bf-vk: sk-bf-1",
     "EMPTY": "",

@@ -55,8 +55,9 @@ def run(app_dir: Path, *arguments: str, **more: str) -> subprocess.CompletedProc
 
 def start(app_dir: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(app_dir, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environ()
-    )
+        command(app_dir, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        env=environ(),
+    )  # fmt: skip
 
 
 def wait_for(condition: Any, what: str, seconds: float = 20.0) -> None:
@@ -120,9 +121,10 @@ def test_the_program_gets_the_variables_and_its_calls_are_summed_up(running: Pat
 
 def test_key_and_arguments_pass_through_untouched(running: Path) -> None:
     show = "import json, sys, os; print(json.dumps([sys.argv[1:], os.environ['HTTPS_PROXY'], os.environ['KEPT']]))"
-    done = run(running, "-k", "workshop-vk-1", "--", sys.executable, "-c", show, "-k", "--budget", "a b", "--", "", "$X", KEPT="yes")
+    passed = ["-k", "--budget", "a b", "--", "", "$X"]
+    done = run(running, "-k", "workshop-vk-1", "--", sys.executable, "-c", show, *passed, KEPT="yes")
     arguments, proxy, kept = json.loads(done.stdout)
-    assert arguments == ["-k", "--budget", "a b", "--", "", "$X"] and kept == "yes"
+    assert arguments == passed and kept == "yes"
     address = find_running(running)
     assert address is not None and proxy == address.gateway.replace("http://", "http://tollgate:sk-bf-run-1@")
     assert [entry["body"]["virtual_key"] for entry in journal(running) if entry["method"] == "POST"] == ["workshop-vk-1"]

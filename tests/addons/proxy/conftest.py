@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from mitmproxy import http
+from mitmproxy import certs, http
 
 from addons.proxy import faults, mitm, tunnel
 from addons.proxy.limits import Limits
@@ -24,6 +25,15 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 @pytest.fixture(scope="session")
 def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ca")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_key_load() -> Iterator[None]:
+    """Reading the authority's key checks its primes, 40 ms each time; once is enough for all tests."""
+    original = certs.load_pem_private_key
+    certs.load_pem_private_key = functools.lru_cache(original)
+    yield
+    certs.load_pem_private_key = original
 
 
 @pytest.fixture(autouse=True)
@@ -271,14 +281,19 @@ class Gateway:
             answer.body = await wire.reader.readexactly(int(answer.headers["content-length"]))
         return wire, answer
 
+    async def until(self, happened: Callable[[], Any]) -> None:
+        """Ends when something that announces itself nowhere has happened."""
+        for _ in range(5000):
+            if happened():
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError("it did not happen within ten seconds")
+
     async def stop(self) -> None:
         await mitm.stop_accepting(self.master)
         for wire in self._wires:
             await wire.close()
-        for _ in range(200):
-            if not mitm.live_connections():
-                break
-            await asyncio.sleep(0.005)
+        await self.until(lambda: not mitm.live_connections())
         self.master.shutdown()
         await self._task
 

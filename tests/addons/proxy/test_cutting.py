@@ -85,8 +85,7 @@ async def test_an_answer_that_ends_as_it_is_cut_ends_once(gateway, upstream, end
     for turn in range(3):
         cutting(gateway, after=5)
         assert (await wire.ask(GET)).body == b"hello" + b"event: error"
-        while gateway.recorder.names().count("error") <= turn:
-            await asyncio.sleep(0.001)
+        await gateway.until(lambda turn=turn: gateway.recorder.names().count("error") > turn)
     assert gateway.recorder.names().count("error") == 3
     assert "response" not in gateway.recorder.names()
 
@@ -195,7 +194,6 @@ async def test_the_client_may_leave_as_it_is_cut(gateway, upstream):
         await wire.send(GET)
         await wire.head()
         await wire.close()
-    while gateway.recorder.names().count("error") < 5:
-        await asyncio.sleep(0.001)
+    await gateway.until(lambda: gateway.recorder.names().count("error") == 5)
     await asyncio.sleep(0.02)
     assert gateway.recorder.names().count("error") == 5

@@ -119,8 +119,7 @@ async def test_more_connections_than_allowed_are_turned_away(gateway):
     assert await extra.rest() == b""
     await kept[0].close()
     await gateway.recorder.wait_for("client_disconnected")
-    while mitm.live_connections() > 1:
-        await asyncio.sleep(0.005)
+    await gateway.until(lambda: mitm.live_connections() == 1)
     assert (await (await gateway.wire()).ask(GET)).body == b"here"
 
 

@@ -72,6 +72,15 @@ def test_p99_of_two_hundred_ignores_the_two_longest_answers() -> None:
     assert learned.usual_output("vk", "p", "m") == 100
 
 
+def test_percentiles_by_hand() -> None:
+    learned = Learned()
+    for count in range(1, RECENT_CALLS + 1):
+        learned.observe("p", "m", "vk", 0, 0, count)
+    assert (learned.usual_output("vk", "p", "m"), learned.typical_output("vk", "p", "m")) == (198, 100)
+    learned.observe("p", "m", "vk", 0, 0, 5000)  # 1 goes
+    assert (learned.usual_output("vk", "p", "m"), learned.typical_output("vk", "p", "m")) == (199, 101)
+
+
 def test_outputs_are_kept_apart_by_key_provider_and_model() -> None:
     learned = Learned()
     learned.observe("p", "m", "one", 0, 0, 10)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta, timezone
 
 import orjson
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from store.prices.compile import active_price
 from store.prices.genai.catalogue import bundled
+from store.prices.genai.types import TimeOfDateConstraint
 from store.prices.limits import TABLE
 
 LIBRARY = data_snapshot.DataSnapshot(providers=library_providers, from_auto_update=False)
@@ -21,7 +22,7 @@ BY_ID = {provider.id: provider for provider in library_providers}
 
 def library_match(provider_id: str, reference: str) -> tuple[str | None, bool]:
     found = BY_ID[provider_id].find_model(reference, all_providers=library_providers)
-    return (found and found.id, found is None or any(found is own for own in BY_ID[provider_id].models))
+    return (found.id if found else None, found is None or any(found is own for own in BY_ID[provider_id].models))
 
 
 def our_match(provider_id: str, reference: str) -> tuple[str | None, bool]:
@@ -57,7 +58,15 @@ def test_foreign_spellings_match_as_in_the_library(provider_id: str) -> None:
 
 @pytest.mark.parametrize(
     "reference",
-    ["gpt-5-20250807", "GPT-5-20250807", "gpt-5.2-20251211", "gpt-4o-20249999", "claude-opus-4-5-20251101:beta", "gpt-4o-20240806-x", ""],
+    [
+        "gpt-5-20250807",
+        "GPT-5-20250807",
+        "gpt-5.2-20251211",
+        "gpt-4o-20249999",
+        "claude-opus-4-5-20251101:beta",
+        "gpt-4o-20240806-x",
+        "",
+    ],
 )
 def test_compact_dates_match_as_in_the_library(reference: str) -> None:
     for provider_id in ("openai", "anthropic", "openrouter", "azure"):
@@ -89,6 +98,16 @@ def test_dated_and_time_of_day_prices_switch_when_the_librarys_do(moment: dateti
                 expected = getattr(prices, key)
                 assert getattr(price, "base", price) == getattr(expected, "base", expected)
     assert compared > 100
+
+
+@given(st.times(), st.times(), st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 3), timezones=st.just(UTC)), st.booleans())
+@settings(max_examples=300)
+def test_times_of_day_also_across_midnight(start: time, end: time, moment: datetime, two_hours_east: bool) -> None:
+    zone = timezone(timedelta(hours=2)) if two_hours_east else UTC
+    start, end = (one.replace(microsecond=0, tzinfo=zone) for one in (start, end))
+    moment = moment.replace(microsecond=0)
+    theirs = types.TimeOfDateConstraint(start_time=start, end_time=end)
+    assert TimeOfDateConstraint(start, end).active(int(moment.timestamp() * 1000)) == theirs.active(moment)
 
 
 def test_unknown_providers_match_nothing() -> None:

@@ -23,7 +23,12 @@ from store.usage import Usage
 
 BOOK = PriceBook.load()
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-MOMENTS = (NOW, datetime(2025, 6, 1, 3, tzinfo=UTC), datetime(2026, 7, 30, 1, 30, tzinfo=UTC), datetime(2027, 1, 1, 16, 30, tzinfo=UTC))
+MOMENTS = (
+    NOW,
+    datetime(2025, 6, 1, 3, tzinfo=UTC),
+    datetime(2026, 7, 30, 1, 30, tzinfo=UTC),
+    datetime(2027, 1, 1, 16, 30, tzinfo=UTC),
+)
 COUNTED = {
     "input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok", "input_audio_mtok",
     "cache_audio_read_mtok", "output_audio_mtok", "input_image_mtok", "cache_image_read_mtok", "output_image_mtok",
@@ -207,7 +212,12 @@ def test_one_token_rounds_up_to_a_whole_nano_once() -> None:
 def test_anthropic_cache_classes_by_hand() -> None:
     # Opus 5.5: 4 / 20, write 5, 1h write 8, read 0.2. 1000 in all: 100 plain, 300 written (100 of them 1h), 600 read; 50 out
     usage = Usage(
-        input_tokens=1000, output_tokens=50, cache_read_tokens=600, cache_write_tokens=300, cache_write_1h_tokens=100, web_searches=2
+        input_tokens=1000,
+        output_tokens=50,
+        cache_read_tokens=600,
+        cache_write_tokens=300,
+        cache_write_1h_tokens=100,
+        web_searches=2,
     )
     # 400 + 1000 + 800 + 120 + 1000 micro-dollars, and two searches at a cent
     assert cost_nanos(price_of("anthropic", "claude-opus-5-5"), usage) == 3_320_000 + 20_000_000

@@ -1,0 +1,1 @@
+"""The management API in Bifrost's shapes, one file a resource."""

@@ -1,0 +1,106 @@
+"""`/api/governance/budgets` and `/rate-limits`: every budget with its sums; make, change, delete, reset, top up."""
+
+from addons.console.api.reading import all_states, budget_states
+from addons.console.handler import ConsoleHandler
+from store.config_store import change
+from store.config_store.shapes import Json, budget_json, by_owner, rate_limit_json
+from store.config_store.specs import BudgetPatch, BudgetRowSpec, Spec, Usd
+from store.errors import NotFound
+from store.ledger.types import Scope
+from store.money import nanos_from_usd
+
+
+class ResetBody(Spec):
+    """Why a budget starts anew."""
+
+    reason: str = ""
+
+
+class TopUpBody(Spec):
+    """How much to add, in USD, and why."""
+
+    amount: Usd
+    reason: str = ""
+
+
+class BudgetsHandler(ConsoleHandler):
+    """The list, and making a budget."""
+
+    async def get(self) -> None:
+        found = [budget_json(state) for state in await self.on_thread(budget_states, self.context)]
+        for name in ("scope", "scope_id"):
+            if (wanted := self.get_query_argument(name, None)) is not None:
+                found = [budget for budget in found if budget[name] == wanted]
+        self.send({"budgets": found, "count": len(found)})
+
+    async def post(self) -> None:
+        spec = self.body_as(BudgetRowSpec)
+        cap = await self.on_thread(change.create_budget, self.context.store, spec)
+        self.send({"message": "Budget created successfully", "budget": await self.on_thread(self._one, cap.id)})
+
+    def _one(self, budget_id: str) -> Json:
+        return one_budget(self, budget_id)
+
+
+class BudgetHandler(ConsoleHandler):
+    """One budget."""
+
+    async def get(self, budget_id: str) -> None:
+        self.send({"budget": await self.on_thread(one_budget, self, budget_id)})
+
+    async def put(self, budget_id: str) -> None:
+        patch = self.body_as(BudgetPatch)
+        await self.on_thread(change.update_budget, self.context.store, budget_id, patch)
+        made = await self.on_thread(one_budget, self, budget_id)
+        self.send({"message": "Budget updated successfully", "budget": made})
+
+    async def delete(self, budget_id: str) -> None:
+        await self.on_thread(change.delete_budget, self.context.store, budget_id)
+        self.send({"message": "Budget deleted successfully"})
+
+
+class ResetHandler(ConsoleHandler):
+    """Start a budget at nothing spent."""
+
+    async def post(self, budget_id: str) -> None:
+        reason = self.body_as(ResetBody).reason
+        await self.on_thread(change.reset_budget, self.context.store, budget_id, reason)
+        made = await self.on_thread(one_budget, self, budget_id)
+        self.send({"message": "Budget reset successfully", "budget": made})
+
+
+class TopUpHandler(ConsoleHandler):
+    """Add to a budget."""
+
+    async def post(self, budget_id: str) -> None:
+        body = self.body_as(TopUpBody)
+        amount_nanos = nanos_from_usd(body.amount)
+        await self.on_thread(change.top_up_budget, self.context.store, budget_id, amount_nanos, body.reason)
+        made = await self.on_thread(one_budget, self, budget_id)
+        self.send({"message": "Budget topped up successfully", "budget": made})
+
+
+class RateLimitsHandler(ConsoleHandler):
+    """Every owner's limits in tokens, requests and parallel calls."""
+
+    async def get(self) -> None:
+        found = await self.on_thread(self._all)
+        self.send({"rate_limits": found, "count": len(found)})
+
+    def _all(self) -> list[Json]:
+        with self.context.store.database.read() as connection:
+            owners = by_owner(all_states(self.context, connection))
+        made = []
+        for (scope, scope_id), states in owners.items():
+            limit = rate_limit_json(states)
+            if limit is not None and scope is not Scope.RUN:
+                made.append({**limit, "scope": scope.value, "scope_id": scope_id, "scope_name": states[0].cap.scope_name})
+        return made
+
+
+def one_budget(handler: ConsoleHandler, budget_id: str) -> Json:
+    """One budget with its sums. Raises NotFound."""
+    for state in budget_states(handler.context):
+        if state.cap.id == budget_id:
+            return budget_json(state)
+    raise NotFound(f"there is no budget {budget_id!r}")

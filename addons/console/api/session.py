@@ -1,0 +1,64 @@
+"""`/api/session/*`: signing in with a password or the admin token, signing out, and whether one is signed in."""
+
+from tornado.web import HTTPError
+
+from addons.console.handler import ConsoleHandler
+from store.config_store.specs import Spec
+from store.errors import UserError
+
+
+class LoginBody(Spec):
+    """User and password, or the admin token."""
+
+    username: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
+class LoginHandler(ConsoleHandler):
+    """Starts a session."""
+
+    needs_sign_in = False
+
+    async def post(self) -> None:
+        body = self.body_as(LoginBody)
+        if self.gatekeeper.is_open:
+            raise HTTPError(403, "signing in is switched off (auth_config.is_enabled); the console is open")
+        if self.gatekeeper.auth_type == "password":
+            if body.username is None or body.password is None:
+                raise UserError("username and password are required")
+            right = self.gatekeeper.password_ok(body.username, body.password, self.client_address)
+        else:
+            if body.token is None:
+                raise UserError("token is required: it stands in the link that `tollgate admin-token` prints")
+            right = self.gatekeeper.link_token_ok(body.token.strip())
+        if not right:
+            raise HTTPError(401, "Unauthorized: that is not right")
+        session = self.begin_session()
+        self.send({"message": "Login successful", "csrf_token": self.gatekeeper.csrf_token(session)})
+
+
+class LogoutHandler(ConsoleHandler):
+    """Ends the session in this browser."""
+
+    needs_sign_in = False
+
+    async def post(self) -> None:
+        self.clear_cookie(self.gatekeeper.cookie_name, path="/", httponly=True, samesite="Strict")
+        self.send({"message": "Logout successful"})
+
+
+class AuthStateHandler(ConsoleHandler):
+    """Whether signing in is needed, and whether it has happened; on a session also the token that changes need."""
+
+    needs_sign_in = False
+
+    async def get(self) -> None:
+        state: dict[str, object] = {
+            "is_auth_enabled": not self.gatekeeper.is_open,
+            "has_valid_token": self.method is not None,
+            "auth_type": self.gatekeeper.auth_type,
+        }
+        if self.method == "session":
+            state["csrf_token"] = self.gatekeeper.csrf_token(self.session)
+        self.send(state)

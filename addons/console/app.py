@@ -1,0 +1,123 @@
+"""The console as a Tornado application of its own: API, metrics, dashboard; made from a context, served on given sockets."""
+
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.web import Application, HTTPError, StaticFileHandler
+
+from addons.console.api import budgets, groups, logs, providers, runs, session, system, virtual_keys
+from addons.console.auth import Gatekeeper, check_open_console
+from addons.console.context import ConsoleContext
+from addons.console.handler import SECURITY_HEADERS, ConsoleHandler, NotFoundHandler
+from addons.console.origin import HostRules
+from store.ledger.types import Scope
+
+STATIC_DIR = Path(__file__).with_name("static")
+MAX_BODY_BYTES = 2 * 1024 * 1024
+
+
+class IndexHandler(ConsoleHandler):
+    """The page itself; `?token=` signs in and goes on to the address without it."""
+
+    needs_sign_in = False
+
+    async def get(self) -> None:
+        token = self.get_query_argument("token", None)
+        if token is not None:
+            if not self.gatekeeper.is_open:
+                if not self.gatekeeper.link_token_ok(token):
+                    raise HTTPError(
+                        401, "Unauthorized: this link is not valid (any more); `tollgate admin-token` prints the right one"
+                    )
+                self.begin_session()
+            self.redirect("/", status=303)
+            return
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish((STATIC_DIR / "index.html").read_bytes())
+
+
+class AssetHandler(StaticFileHandler):
+    """Scripts, styles and pictures of the page; nothing in them is secret."""
+
+    async def prepare(self) -> None:
+        """The same Host rule as everywhere."""
+        hosts: HostRules = self.application.settings["hosts"]
+        if not hosts.host_ok(self.request.host):
+            raise HTTPError(403)
+
+    def set_extra_headers(self, path: str) -> None:
+        """As on every other answer."""
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+        self.set_header("Cache-Control", "no-cache")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """A word is enough here."""
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status_code}\n")
+
+
+def make_app(context: ConsoleContext) -> Application:
+    """The application. Raises SettingsError when the login is switched off although others can reach the console."""
+    check_open_console(context.settings, context.host)
+    governance = "/api/governance"
+    team, customer = {"scope": Scope.TEAM}, {"scope": Scope.CUSTOMER}
+    return Application(
+        [
+            (r"/", IndexHandler),
+            (r"/static/(.+)", AssetHandler, {"path": str(STATIC_DIR)}),
+            (r"/health(?:/readiness)?", system.HealthHandler),
+            (r"/metrics", system.MetricsHandler),
+            (r"/api/version", system.VersionHandler),
+            (r"/api/config", system.ConfigHandler),
+            (r"/api/session/login", session.LoginHandler),
+            (r"/api/session/logout", session.LogoutHandler),
+            (r"/api/session/is-auth-enabled", session.AuthStateHandler),
+            (rf"{governance}/virtual-keys", virtual_keys.VirtualKeysHandler),
+            (rf"{governance}/virtual-keys/quota", virtual_keys.QuotaHandler),
+            (rf"{governance}/virtual-keys/rotate", virtual_keys.RotateKeysHandler),
+            (rf"{governance}/virtual-keys/([^/]+)/rotate", virtual_keys.RotateKeyHandler),
+            (rf"{governance}/virtual-keys/([^/]+)", virtual_keys.VirtualKeyHandler),
+            (rf"{governance}/budgets", budgets.BudgetsHandler),
+            (rf"{governance}/budgets/([^/]+)/reset", budgets.ResetHandler),
+            (rf"{governance}/budgets/([^/]+)/topup", budgets.TopUpHandler),
+            (rf"{governance}/budgets/([^/]+)", budgets.BudgetHandler),
+            (rf"{governance}/rate-limits", budgets.RateLimitsHandler),
+            (rf"{governance}/teams", groups.GroupsHandler, team),
+            (rf"{governance}/teams/([^/]+)", groups.GroupHandler, team),
+            (rf"{governance}/customers", groups.GroupsHandler, customer),
+            (rf"{governance}/customers/([^/]+)", groups.GroupHandler, customer),
+            (rf"{governance}/runs", runs.RunsHandler),
+            (rf"{governance}/runs/([^/]+)", runs.RunHandler),
+            (r"/api/providers", providers.ProvidersHandler),
+            (r"/api/providers/([^/]+)", providers.ProviderHandler),
+            (r"/api/providers/([^/]+)/keys", providers.ProviderKeysHandler),
+            (r"/api/providers/([^/]+)/keys/([^/]+)", providers.ProviderKeyHandler),
+            (r"/api/keys", providers.AllKeysHandler),
+            (r"/api/logs", logs.LogsHandler),
+            (r"/api/logs/([^/]+)", logs.LogHandler),
+        ],
+        default_handler_class=NotFoundHandler,
+        context=context,
+        gatekeeper=Gatekeeper(context.admin_token, context.settings, context.store.clock, context.store.entropy),
+        hosts=HostRules.of(context.settings, context.host),
+        log_function=lambda handler: None,
+    )
+
+
+def serve(app: Application, sockets: Iterable[socket.socket]) -> HTTPServer:
+    """Answers on sockets that listen already; call `stop()` and `close_all_connections()` on what comes back."""
+    server = HTTPServer(
+        app,
+        max_body_size=MAX_BODY_BYTES,
+        max_header_size=64 * 1024,
+        idle_connection_timeout=300,
+        body_timeout=30,
+    )
+    server.add_sockets(sockets)
+    return server

@@ -1,0 +1,193 @@
+"""Base of every handler: security headers, Host and Origin, sign-in, CSRF, JSON in and out, one error envelope."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application, HTTPError, MissingArgumentError, RequestHandler
+
+from addons.console.auth import Gatekeeper, Method, Throttled
+from addons.console.context import ConsoleContext
+from addons.console.origin import HostRules
+from store.config_store.json_text import dumps
+from store.config_store.problems import join_problems, problems
+from store.config_store.specs import loads_exact
+from store.errors import Conflict, NotFound, StoreUnavailable, UserError
+
+log = logging.getLogger(__name__)
+
+CSRF_HEADER = "X-CSRF-Token"
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Server": "tollgate",
+}
+
+
+class ConsoleHandler(RequestHandler):
+    """What pages and API share."""
+
+    needs_sign_in = True
+
+    def __init__(self, application: Application, request: HTTPServerRequest, **kwargs: Any) -> None:
+        self.context: ConsoleContext = application.settings["context"]
+        self.gatekeeper: Gatekeeper = application.settings["gatekeeper"]
+        self.hosts: HostRules = application.settings["hosts"]
+        self.method: Method | None = None
+        super().__init__(application, request, **kwargs)
+
+    def set_default_headers(self) -> None:
+        """On every answer, errors too."""
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+        self.set_header("Cache-Control", "no-store")
+
+    async def prepare(self) -> None:
+        """Refuses what must not come in, before anything is read or done."""
+        if not self.hosts.host_ok(self.request.host):
+            raise HTTPError(403, "the console does not go by this host name; set console.public_url or console.allowed_hosts")
+        headers = self.request.headers
+        changes = self.request.method not in _SAFE_METHODS
+        if changes or "Origin" in headers:
+            if not self.hosts.origin_ok(headers.get("Origin"), headers.get("Sec-Fetch-Site"), self.request.host):
+                raise HTTPError(403, "this request comes from another site's page; open the console itself")
+        self.method = self._who()
+        if not self.needs_sign_in:
+            return
+        if self.method is None:
+            raise HTTPError(401, "Unauthorized: sign in, or open the link that `tollgate admin-token` prints")
+        if changes and self.method == "session":
+            if not self.gatekeeper.csrf_ok(self.session, headers.get(CSRF_HEADER, "")):
+                raise HTTPError(403, f"the header {CSRF_HEADER} is missing or stale; load the page again")
+
+    @property
+    def client_address(self) -> str:
+        """Whom failed sign-ins are counted against."""
+        return str(self.request.remote_ip)
+
+    @property
+    def session(self) -> str:
+        """The session cookie's value, or nothing."""
+        return self.get_cookie(self.gatekeeper.cookie_name) or ""
+
+    def begin_session(self) -> str:
+        """Sets the session cookie; returns the session."""
+        session = self.gatekeeper.new_session()
+        self.set_cookie(
+            self.gatekeeper.cookie_name,
+            session,
+            path="/",
+            httponly=True,
+            samesite="Strict",
+            secure=self.request.protocol == "https",
+            max_age=30 * 86_400,
+        )
+        return session
+
+    async def on_thread[Answer](self, work: Callable[..., Answer], *args: Any) -> Answer:
+        """Runs what touches a database off the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.context.executor, work, *args)
+
+    def body_as[Body: BaseModel](self, model: type[Body]) -> Body:
+        """The request's JSON as a model. Raises UserError naming paths and the nearest known keys."""
+        text = self.request.body or b"{}"
+        try:
+            document = loads_exact(text)
+        except RecursionError:
+            raise UserError("the body is nested too deeply") from None
+        except ValueError as error:
+            raise UserError(f"the body is not valid JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise UserError("the body must be a JSON object")
+        try:
+            return model.model_validate(document)
+        except ValidationError as error:
+            raise UserError(join_problems(problems(model, error))) from None
+
+    def send(self, value: Any, status: int = 200) -> None:
+        """Answers with JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(dumps(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every failure as the JSON envelope; never a traceback."""
+        fault = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        status, message = _status_of(status_code, fault)
+        if isinstance(fault, Throttled):
+            self.set_header("Retry-After", str(max(1, round(fault.seconds))))
+        if status == 401 and self.gatekeeper.auth_type == "password" and "Sec-Fetch-Site" not in self.request.headers:
+            # Not for our own page: the browser would put its own dialog before the page's form.
+            self.set_header("WWW-Authenticate", 'Basic realm="tollgate", charset="UTF-8"')
+        self.send(error_envelope(status, message), status)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Only what is our fault is logged, without the request's address, which may hold a token."""
+        if isinstance(value, StoreUnavailable):
+            log.warning("console: %s", value)
+        elif _status_of(500, value)[0] >= 500:
+            log.error("console: %s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
+
+    def data_received(self, chunk: bytes) -> None:
+        """Bodies are read whole; the server bounds them."""
+
+    def _who(self) -> Method | None:
+        if self.gatekeeper.is_open:
+            return "open"
+        authorization = self.request.headers.get("Authorization")
+        if authorization:
+            return self.gatekeeper.header_ok(authorization, self.client_address)
+        return "session" if self.session and self.gatekeeper.session_ok(self.session) else None
+
+
+class NotFoundHandler(ConsoleHandler):
+    """Every address that nothing else answers."""
+
+    needs_sign_in = False
+
+    async def prepare(self) -> None:
+        """Says so in JSON."""
+        await super().prepare()
+        raise HTTPError(404, "there is nothing at this address")
+
+
+def error_envelope(status: int, message: str) -> dict[str, Any]:
+    """Bifrost's error object."""
+    return {
+        "is_bifrost_error": False,
+        "status_code": status,
+        "error": {"message": message},
+        "extra_fields": {"routing_info": {}},
+    }
+
+
+def _status_of(status: int, fault: BaseException | None) -> tuple[int, str]:
+    for kind, code in ((NotFound, 404), (Conflict, 409), (Throttled, 429), (UserError, 400), (StoreUnavailable, 503)):
+        if isinstance(fault, kind):
+            return code, str(fault)
+    if isinstance(fault, MissingArgumentError):
+        return 400, f"the query parameter {fault.arg_name} is required"
+    if isinstance(fault, HTTPError):
+        if fault.status_code == 405:
+            return 405, "this address does not take that method"
+        return fault.status_code, fault.log_message or _REASONS.get(fault.status_code, "the request cannot be answered")
+    if status < 500:
+        return status, _REASONS.get(status, "the request cannot be answered")
+    return 500, "the console failed to answer; its log says why"
+
+
+_REASONS = {
+    400: "the request cannot be read",
+    404: "there is nothing at this address",
+    405: "this address does not take that method",
+}

@@ -1,0 +1,92 @@
+"""The console process: management API, dashboard and inspector. Nothing a call waits for runs here."""
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+
+import tornado.httpserver
+
+from addons.bookkeeping import keep_logs_complete
+from addons.console.app import make_app
+from addons.console.auth import ensure_admin_token
+from addons.console.context import ConsoleContext, Health
+from addons.console.inspect import InspectorLimits, start_inspector
+from addons.process.children import adopt, read_spec, report_ready, run_loop, until_told_to_end
+from addons.process.options import ChildSpec
+from addons.process.supervisor import url_of
+from addons.runtime import open_store, store_path
+from store.clock import Ids, SystemClock
+from store.logs.opening import open_logs
+from store.logs.queries import LogReader
+from store.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+async def serve_console(spec: ChildSpec, settings: Settings) -> None:
+    """Serve until told to end."""
+    app_dir = Path(spec.app_dir)
+    clock = SystemClock()
+    store = open_store(app_dir, settings, clock, Ids(clock))
+    logs_database = open_logs(store_path(app_dir, settings.logs_store.config.path, "logs.db"), clock=clock)
+    logs = LogReader(logs_database)
+    gateway_url = url_of(spec.host, spec.port)
+    inspector = None
+    if spec.inspect_fds:
+        inspector = await start_inspector(
+            sockets=adopt(spec.inspect_fds),
+            feed_sockets=adopt(spec.feed_fds),
+            feed_token=spec.feed_token,
+            web_token=spec.inspect_token,
+            logs=logs,
+            gateway_url=gateway_url,
+            limits=InspectorLimits.of(settings.gateway.inspect),
+        )
+    link = inspector.url if inspector is not None else None
+
+    def health() -> Health:
+        with store.database.read() as connection:
+            connection.execute("SELECT 1")
+        return Health(True, {"db_pings": "ok"})
+
+    context = ConsoleContext(
+        store=store,
+        settings=settings,
+        admin_token=ensure_admin_token(app_dir / "admin.token"),
+        health=health,
+        logs=logs,
+        version=spec.version,
+        host=spec.console_host,
+        gateway_url=gateway_url,
+        inspector_url=lambda: link,
+    )
+    server = tornado.httpserver.HTTPServer(make_app(context))
+    server.add_sockets(adopt(spec.console_fds))
+    books = asyncio.get_running_loop().create_task(
+        keep_logs_complete(store.database, logs_database, clock), name="logs follow the ledger"
+    )
+    end = until_told_to_end()
+    report_ready()
+    await end
+    server.stop()
+    books.cancel()
+    await asyncio.gather(books, return_exceptions=True)
+    if inspector is not None:
+        await inspector.close()
+    context.executor.shutdown(wait=False, cancel_futures=True)
+    logs_database.close()
+    store.database.close()
+
+
+def main() -> None:
+    """Entry point of the process."""
+    spec, settings = read_spec("console")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.pop("SSLKEYLOGFILE", None)
+    run_loop(serve_console(spec, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""`doctor`: looks at everything a gateway needs, says what is wrong, what to do, and whether its caps can be walked round."""
+
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from addons.process.ca import ca_certificate_path, ca_expiry, ca_key_path, trust_files
+from addons.process.client import ConsoleClient, RunningGateway, find_running
+from addons.process.enforcement import Circumstances, own_provider_keys, reachable_directly, verdict
+from addons.process.stores import config_store_path, logs_path, settings_of
+from addons.process.text import few
+from store.clock import Ids, SystemClock
+from store.config_store.bootstrap import open_config_store
+from store.config_store.build import load_snapshot, unusable_keys
+from store.config_store.snapshot import ANY, Snapshot, VirtualKey
+from store.config_store.store import ConfigStore
+from store.database import Database
+from store.errors import StoreUnavailable, UserError
+from store.ledger.types import Enforcement, Unit
+from store.settings import Settings
+
+DEFAULT_PORTS = ((8080, "gateway", "--port"), (8081, "inspector", "--inspect-port"), (8082, "dashboard", "--console-port"))
+_PORT_SECONDS = 3.0
+_SOON_DAYS = 30
+_UNPRICED_DAYS = 7
+_DAY_MS = 86_400_000
+
+
+class Level(StrEnum):
+    """How bad it is. Only `fail` makes the exit code 1."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `advice` says what to do about it."""
+
+    area: str
+    level: Level
+    text: str
+    advice: str = ""
+
+
+@dataclass(slots=True)
+class Patient:
+    """What the checks look at; filled as they go, so that a later one can use what an earlier one opened."""
+
+    app_dir: Path
+    config: Path | None
+    environ: Mapping[str, str]
+    probe: bool
+    running: RunningGateway | None = None
+    settings: Settings | None = None
+    store: ConfigStore | None = None
+    snapshot: Snapshot | None = None
+    opened: list[Database] = field(default_factory=list)
+
+
+type Check = Callable[[Patient], Iterator[Finding]]
+
+
+def examine(app_dir: Path, config: Path | None, *, probe: bool, as_json: bool) -> int:
+    """Print every finding; 1 when one is a failure."""
+    patient = Patient(app_dir, config, os.environ, probe)
+    try:
+        findings = [finding for area, check in _CHECKS for finding in _run(area, check, patient)]
+    finally:
+        for database in patient.opened:
+            database.close()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        sys.stdout.write("".join(_lines(findings)))
+    return 1 if any(finding.level is Level.FAIL for finding in findings) else 0
+
+
+def _run(area: str, check: Check, patient: Patient) -> Iterable[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(check(patient))
+    except (UserError, StoreUnavailable, OSError) as fault:
+        found.append(Finding(area, Level.FAIL, str(fault)))
+    return found
+
+
+def _lines(findings: Iterable[Finding]) -> Iterator[str]:
+    for finding in findings:
+        yield f"{finding.level:<4}  {finding.area:<13}  {finding.text}\n"
+        if finding.advice:
+            yield f"{'':<4}  {'':<13}  -> {finding.advice}\n"
+
+
+def check_directory(patient: Patient) -> Iterator[Finding]:
+    """The app directory is there, ours to write, and closed to others."""
+    path = patient.app_dir
+    if not path.is_dir():
+        yield Finding("app directory", Level.NOTE, f"{path} is not there yet", "tollgate serve makes it")
+        return
+    if not os.access(path, os.W_OK | os.X_OK):
+        yield Finding("app directory", Level.FAIL, f"{path} cannot be written", "give it to the user who runs the gateway")
+    elif os.name == "posix" and path.stat().st_mode & 0o077:
+        yield Finding("app directory", Level.WARN, f"other users of this machine can look into {path}", f"chmod 700 {path}")
+    else:
+        yield Finding("app directory", Level.OK, str(path))
+
+
+def check_ports(patient: Patient) -> Iterator[Finding]:
+    """A gateway that answers, or ports that are free for one."""
+    patient.running = find_running(patient.app_dir)
+    if patient.running is not None:
+        where = f"gateway {patient.running.gateway}, dashboard {patient.running.console}"
+        yield Finding("ports", Level.OK, f"running as process {patient.running.pid}: {where}")
+        yield from _check_gateway_port(patient.running)
+        return
+    taken = [(port, what, option) for port, what, option in DEFAULT_PORTS if not _is_free(port)]
+    for port, what, option in taken:
+        advice = f"tollgate serve {option} N chooses another"
+        yield Finding("ports", Level.WARN, f"port {port}, where the {what} listens by default, is in use", advice)
+    if not taken:
+        yield Finding("ports", Level.OK, "no gateway runs; its default ports 8080, 8081 and 8082 are free")
+
+
+def _check_gateway_port(running: RunningGateway) -> Iterator[Finding]:
+    """The port that callers use answers, and hands out the CA that clients here are told to trust."""
+    gateway = ConsoleClient(running.gateway, None, running.app_dir, timeout_seconds=_PORT_SECONDS)
+    try:
+        status, _ = gateway.exchange("GET", "/health", None)
+        _, certificate = gateway.exchange("GET", "/ca.pem", None)
+    except (OSError, http.client.HTTPException) as fault:
+        advice = "look at the gateway's output, and start it again"
+        yield Finding("ports", Level.FAIL, f"{running.gateway} does not answer: {fault or type(fault).__name__}", advice)
+        return
+    if status != http.client.OK:
+        yield Finding(
+            "ports", Level.FAIL, f"{running.gateway} says it is not well (status {status} at /health)", "look at its output"
+        )
+    if certificate.strip() != ca_certificate_path(running.app_dir / "ca").read_bytes().strip():
+        yield Finding("CA", Level.FAIL, f"{running.gateway} uses another CA than {running.app_dir / 'ca'} holds", "start it again")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if sys.platform != "win32":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def check_ca(patient: Patient) -> Iterator[Finding]:
+    """The CA is there, private, and valid for a while; the bundle for clients holds it."""
+    directory = patient.app_dir / "ca"
+    if not ca_key_path(directory).exists():
+        yield Finding("CA", Level.NOTE, "no certificate authority yet", "tollgate serve makes it")
+        return
+    if os.name == "posix" and ca_key_path(directory).stat().st_mode & 0o077:
+        advice = f"chmod 600 {ca_key_path(directory)}, and make a new CA if somebody may have read it"
+        yield Finding("CA", Level.FAIL, "other users can read the CA's private key", advice)
+    days = (ca_expiry(directory) - datetime.now(UTC)).days
+    if days < _SOON_DAYS:
+        level, text = (Level.FAIL, "has expired") if days < 0 else (Level.WARN, f"expires in {days} days")
+        yield Finding("CA", level, f"the CA {text}", f"stop the gateway, remove {directory}, start it again, trust the new CA")
+    else:
+        yield Finding("CA", Level.OK, f"{ca_certificate_path(directory)}, valid for {days} days")
+    trust_files(directory, {})
+
+
+def check_configuration(patient: Patient) -> Iterator[Finding]:
+    """The file can be read; what of it has no effect."""
+    path = patient.config or patient.app_dir / "config.json"
+    there = path.is_file()
+    patient.settings = settings_of(patient.app_dir, patient.config)
+    for warning in patient.settings.warnings:
+        yield Finding("configuration", Level.WARN, warning, "take it out of the file")
+    if not there:
+        yield Finding("configuration", Level.OK, f"no {path}: defaults, everything through dashboard and commands")
+    else:
+        yield Finding("configuration", Level.OK, f"{path} is valid")
+    if patient.settings.encryption_key is None:
+        advice = "set encryption_key in config.json, best as env.NAME, before the first start"
+        yield Finding("configuration", Level.NOTE, "no encryption_key: keys can be read in config.db", advice)
+
+
+def check_stores(patient: Patient) -> Iterator[Finding]:
+    """The databases open and hold together."""
+    if patient.settings is None:
+        return
+    config = config_store_path(patient.app_dir, patient.settings)
+    if not config.exists():
+        yield Finding("stores", Level.NOTE, f"{config} is not there yet", "tollgate serve makes it")
+        return
+    clock = SystemClock()
+    database = Database.open(config, read_only=True, clock=clock)
+    patient.opened.append(database)
+    database.migrate()
+    with database.read() as connection:
+        state = str(connection.execute("PRAGMA quick_check(1)")[0][0])
+    if state != "ok":
+        yield Finding("stores", Level.FAIL, f"{config} is damaged: {state}", "stop the gateway and restore a backup")
+        return
+    yield Finding("stores", Level.OK, f"{config} holds together")
+    patient.store = open_config_store(database, patient.settings, clock=clock, ids=Ids(clock), builtin=_families())
+    patient.snapshot = load_snapshot(patient.store, patient.environ)
+
+
+def check_ignored(patient: Patient) -> Iterator[Finding]:
+    """Entries of the file that the store, which has data, goes before."""
+    settings, snapshot = patient.settings, patient.snapshot
+    if settings is None or snapshot is None:
+        return
+    entries = [*(f"provider {name}" for name in settings.providers)]
+    entries += [f"virtual key {key.name}" for key in settings.governance.virtual_keys]
+    entries += [f"team {team.name}" for team in settings.governance.teams]
+    entries += [f"customer {customer.name}" for customer in settings.governance.customers]
+    entries += [f"budget {budget.name or budget.id or '(unnamed)'}" for budget in settings.governance.budgets]
+    if entries:
+        text = f"the store has data, so changes to these in config.json have no effect: {few(entries)}"
+        yield Finding("configuration", Level.NOTE, text, "change them in the dashboard, or apply the file with serve --reseed")
+
+
+def check_providers(patient: Patient) -> Iterator[Finding]:
+    """Which providers have keys in the gateway, and which keys cannot be used."""
+    if patient.snapshot is None or patient.store is None:
+        return
+    for sentence in unusable_keys(patient.store, patient.environ):
+        yield Finding("providers", Level.WARN, sentence, "set it where the gateway is started (it is not set here)")
+    with_keys = [provider for provider in patient.snapshot.providers.values() if provider.keys]
+    for provider in with_keys:
+        where = f" at {provider.base_url}" if provider.base_url else ""
+        yield Finding("providers", Level.OK, f"{provider.name}: {len(provider.keys)} key(s) in the gateway{where}")
+    if not with_keys:
+        yield Finding("providers", Level.NOTE, "no provider has a key in the gateway: callers bring their own")
+
+
+def check_budgets(patient: Patient) -> Iterator[Finding]:
+    """Virtual keys that nothing stops."""
+    if patient.snapshot is None:
+        return
+    keys = [key for key in patient.snapshot.virtual_keys.values() if key.is_active]
+    uncapped = [key.name for key in keys if not _has_hard_budget(key, patient.snapshot)]
+    if not keys:
+        yield Finding("budgets", Level.NOTE, "no active virtual key", "tollgate keys create NAME --budget 50usd/1d")
+    elif uncapped:
+        advice = f"tollgate budgets create NAME --limit 50usd/1d --key {uncapped[0]}"
+        yield Finding("budgets", Level.WARN, f"no hard budget binds every call of: {few(uncapped)}", advice)
+    else:
+        yield Finding("budgets", Level.OK, f"a hard budget binds each of {len(keys)} active virtual key(s)")
+
+
+def _has_hard_budget(key: VirtualKey, snapshot: Snapshot) -> bool:
+    everywhere = [*key.caps, *key.team_caps, *key.customer_caps, *snapshot.model_caps.get(ANY, ())]
+    if any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in everywhere):
+        return True
+    configs = key.provider_configs
+    return bool(configs) and all(
+        any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in config.caps) for config in configs
+    )
+
+
+def check_prices(patient: Patient) -> Iterator[Finding]:
+    """Models that somebody may call or has called, and that have no price."""
+    if patient.settings is None or patient.snapshot is None:
+        return
+    from store.prices.book import PriceBook
+    from store.prices.overrides import load_overrides
+
+    file = patient.settings.gateway.prices.file
+    book = PriceBook.load(load_overrides(patient.app_dir / file) if file else None)
+    now_ms = SystemClock().now_ms()
+    named = {
+        (config.provider, model)
+        for key in patient.snapshot.virtual_keys.values()
+        for config in key.provider_configs
+        for model in config.allowed_models
+        if config.provider != ANY and model != ANY
+    }
+    unknown = sorted(f"{provider}/{model}" for provider, model in named if book.price(provider, model, now_ms) is None)
+    unknown += [f"{model} ({count} calls in {_UNPRICED_DAYS} days)" for model, count in _unpriced_calls(patient, now_ms)]
+    if unknown:
+        advice = "name their prices in a file and point gateway.prices.file at it; until then a hard budget refuses them"
+        yield Finding("prices", Level.WARN, f"no price is known for {', '.join(unknown)}", advice)
+    else:
+        yield Finding("prices", Level.OK, f"every model that is named or was called has a price ({book.source})")
+
+
+def _unpriced_calls(patient: Patient, now_ms: int) -> Iterator[tuple[str, int]]:
+    from store.logs.opening import open_logs
+    from store.logs.queries import LogReader
+
+    if patient.settings is None:
+        return
+    path = logs_path(patient.app_dir, patient.settings)
+    if not path.exists():
+        return
+    logs = open_logs(path, clock=SystemClock(), read_only=True)
+    patient.opened.append(logs)
+    for model, sums in LogReader(logs).totals("model", start_ms=now_ms - _UNPRICED_DAYS * _DAY_MS).items():
+        if sums.unpriced:
+            yield model, sums.unpriced
+
+
+def check_enforcement(patient: Patient) -> Iterator[Finding]:
+    """Whether the caps can be walked round."""
+    if patient.snapshot is None or patient.settings is None:
+        return
+    circumstances = Circumstances(
+        without_keys=_providers_without_keys(patient.snapshot),
+        own_keys=own_provider_keys(patient.environ),
+        direct_keys_allowed=bool(patient.settings.client.allow_direct_keys),
+        reachable=reachable_directly() if patient.probe else None,
+    )
+    judged = verdict(circumstances)
+    level = Level.OK if judged.enforced else Level.WARN
+    yield Finding("caps", level, judged.text, judged.advice)
+
+
+def _providers_without_keys(snapshot: Snapshot) -> tuple[str, ...]:
+    """Providers that an active virtual key may call and whose key only the caller can have."""
+    wanted: set[str] = set()
+    for key in snapshot.virtual_keys.values():
+        for config in key.provider_configs if key.is_active else ():
+            if config.provider != ANY:
+                wanted.add(config.provider)
+            else:
+                configured = {name for name, provider in snapshot.providers.items() if provider.keys}
+                wanted |= configured if configured and config.key_ids else set(_families())
+    have = {name for name, provider in snapshot.providers.items() if provider.keys}
+    return tuple(sorted(wanted - have))
+
+
+def _families() -> dict[str, str]:
+    from addons.providers.registry import FAMILIES
+
+    return {name: name for name in FAMILIES}
+
+
+_CHECKS: tuple[tuple[str, Check], ...] = (
+    ("app directory", check_directory),
+    ("ports", check_ports),
+    ("CA", check_ca),
+    ("configuration", check_configuration),
+    ("stores", check_stores),
+    ("configuration", check_ignored),
+    ("providers", check_providers),
+    ("budgets", check_budgets),
+    ("prices", check_prices),
+    ("caps", check_enforcement),
+)

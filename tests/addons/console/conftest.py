@@ -1,0 +1,103 @@
+"""A real console on a real port over a real SQLite file, and a client that is signed in."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tornado.netutil import bind_sockets
+
+from addons.console.app import make_app, serve
+from addons.console.context import ConsoleContext, Health
+from store.clock import Ids, SystemClock
+from store.config_store.bootstrap import open_config_store
+from store.config_store.store import ConfigStore
+from store.database import Database
+from store.logs.opening import open_logs
+from store.logs.queries import LogReader
+from store.settings import settings_from
+
+ADMIN_TOKEN = "test-admin-token-0123456789abcdefghij"
+
+
+class MovableClock(SystemClock):
+    """The machine's time, plus whatever a test adds."""
+
+    ahead_seconds = 0.0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + round(self.ahead_seconds * 1000)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_seconds
+
+
+@dataclass
+class Console:
+    url: str
+    client: httpx.AsyncClient
+    store: ConfigStore
+    clock: MovableClock
+    logs: LogReader
+    logs_database: Database
+    health: list[Health] = field(default_factory=lambda: [Health(True, {"config_store": "ok"})])
+
+    def stranger(self, **arguments: Any) -> httpx.AsyncClient:
+        """A client that has no credentials."""
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, **arguments)
+
+
+StartConsole = Callable[..., Awaitable[Console]]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[list[Database]]:
+    databases: list[Database] = []
+    yield databases
+    for database in databases:
+        database.close()
+
+
+@pytest.fixture
+async def start_console(tmp_path: Path, opened: list[Database]) -> AsyncIterator[StartConsole]:
+    async with AsyncExitStack() as stack:
+
+        async def start(document: dict[str, Any] | None = None, *, host: str = "127.0.0.1", token: str = ADMIN_TOKEN) -> Console:
+            clock = MovableClock()
+            settings = settings_from(document or {}, {}, source="config.json")
+            database = Database.open(tmp_path / "config.db", clock=clock)
+            database.migrate()
+            logs_database = open_logs(tmp_path / "logs.db", clock=clock)
+            opened.extend((database, logs_database))
+            store = open_config_store(database, settings, clock=clock, ids=Ids(clock))
+            logs = LogReader(logs_database)
+            sockets = bind_sockets(0, "127.0.0.1")
+            url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+            client = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+            console = Console(url, client, store, clock, logs, logs_database)
+            context = ConsoleContext(
+                store=store,
+                settings=settings,
+                admin_token=token,
+                health=lambda: console.health[-1],
+                logs=logs,
+                version="9.8.7",
+                host=host,
+                gateway_url="http://127.0.0.1:8080",
+            )
+            server = serve(make_app(context), sockets)
+            stack.push_async_callback(server.close_all_connections)
+            stack.callback(server.stop)
+            stack.callback(context.executor.shutdown)
+            await stack.enter_async_context(client)
+            return console
+
+        yield start
+
+
+@pytest.fixture
+async def console(start_console: StartConsole) -> Console:
+    return await start_console()

@@ -1,0 +1,143 @@
+"""Calls and services for tests of single steps: real snapshots, policies and price books, no sockets, no database."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+from types import MappingProxyType
+from typing import Any
+
+from mitmproxy.test import tflow, tutils
+
+from addons.call import Call
+from addons.policy import Policy
+from addons.providers.registry import FAMILIES
+from addons.services import Services
+from addons.steps.identify import key_hash
+from addons.steps.learned import Learned
+from store.clock import Ids
+from store.config_store.snapshot import ANY, Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
+from store.ledger.types import Granted, HoldRequest, Refused, Settled, Settlement, Stale
+from store.logs.types import CallRow
+from store.prices.book import PriceBook
+from store.prices.limits import LimitsBook
+
+KEY = "sk-bf-11111111-2222-4333-8444-555555555555"
+NOW_MS = 1_795_000_000_000
+
+_BOOK = PriceBook.load()
+_LIMITS = LimitsBook.load(_BOOK)
+
+
+@dataclass
+class FixedClock:
+    """Time that moves only when told to."""
+
+    at_ms: int = NOW_MS
+    seconds: float = 1000.0
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class RecordingLedger:
+    """Answers holds from a list of prepared answers (or grants in full) and remembers everything it was asked."""
+
+    answers: list[Granted | Refused | Stale] = field(default_factory=list)
+    holds: list[HoldRequest] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+
+    async def hold(self, request: HoldRequest) -> Granted | Refused | Stale:
+        self.holds.append(request)
+        return self.answers.pop(0) if self.answers else Granted(request.call_id, request.bound_nanos, False, ())
+
+    def settle_soon(self, settlement: Settlement, done: Callable[[Settled], None] | None = None) -> None:
+        self.settlements.append(settlement)
+
+    def cancel(self, call_id: str) -> None:
+        self.cancelled.append(call_id)
+
+
+@dataclass
+class RecordingLogs:
+    """Keeps the rows."""
+
+    rows: list[CallRow] = field(default_factory=list)
+
+    def add(self, row: CallRow) -> None:
+        self.rows.append(row)
+
+
+@dataclass
+class FixedSnapshots:
+    """The current snapshot; `refresh` moves on to the next prepared one."""
+
+    current: Snapshot
+    following: list[Snapshot] = field(default_factory=list)
+
+    async def refresh(self, revision: int) -> None:
+        if self.following:
+            self.current = self.following.pop(0)
+
+
+def snapshot(
+    keys: dict[str, VirtualKey] | None = None, providers: dict[str, Provider] | None = None, **fields: Any
+) -> Snapshot:
+    """A governance of one key that may do everything, and every known provider with one key; `keys` by value."""
+    if keys is None:
+        keys = {KEY: virtual_key()}
+    every = {
+        name: Provider(name, name, keys=(ProviderKey(f"{name}-1", f"{name}-main", f"secret-of-{name}"),)) for name in FAMILIES
+    }
+    return Snapshot(
+        revision=fields.pop("revision", 1),
+        providers=MappingProxyType(every | (providers or {})),
+        virtual_keys=MappingProxyType({key.id: key for key in keys.values()}),
+        by_hash=MappingProxyType({key_hash(value): key for value, key in keys.items()}),
+        model_caps=MappingProxyType(fields.pop("model_caps", {})),
+    )
+
+
+def virtual_key(**fields: Any) -> VirtualKey:
+    """A key that may use every model of every provider, unless told otherwise."""
+    key = VirtualKey("vk-1", "workshop-vk-1", provider_configs=(ProviderConfig("pc-1", ANY, allowed_models=(ANY,)),))
+    return replace(key, **fields)
+
+
+def services(current: Snapshot | None = None, **policy: Any) -> Services:
+    """Services around recording doubles."""
+    clock = FixedClock()
+    return Services(
+        policy=Policy(**policy),
+        snapshots=FixedSnapshots(current or snapshot()),
+        book=_BOOK,
+        limits=_LIMITS,
+        ledger=RecordingLedger(),
+        logs=RecordingLogs(),
+        learned=Learned(),
+        clock=clock,
+        ids=Ids(clock, lambda count: bytes(count)),
+        random=Random(7),
+    )
+
+
+def call(
+    path: str = "/openai/v1/chat/completions",
+    *,
+    method: str = "POST",
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+    host: str = "127.0.0.1",
+    port: int = 8080,
+) -> Call:
+    """A call whose request head has just arrived."""
+    rows = [(name.encode(), value.encode()) for name, value in ({"host": f"{host}:{port}"} | (headers or {})).items()]
+    request = tutils.treq(
+        method=method.encode(), path=path.encode(), host=host, port=port, scheme=b"http", authority=b"", content=body,
+        headers=tuple(rows),
+    )  # fmt: skip
+    return Call("call-1", tflow.tflow(req=request), NOW_MS, 1000.0)

@@ -7,35 +7,27 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from store.config_store.keys import KEY_PREFIX, check_key_value
-from store.config_store.problems import join_problems, models_in, nearest, options, problems
+from store.config_store.fields import Bool, Duration, Id, Int, Name, Names, Usd, check_base_url, loads_exact
+from store.config_store.file_checks import check_references
+from store.config_store.problems import join_problems, problems
 from store.config_store.secret_text import Secret, SecretText
 from store.config_store.specs import (
     FROM_FILE,
-    Bool,
     BudgetSpec,
     CustomerSpec,
-    Duration,
-    Id,
-    Int,
     Limited,
-    Name,
-    Names,
     ProviderSpec,
     RateLimitSpec,
     Spec,
     TeamSpec,
-    Usd,
     VirtualKeySpec,
-    check_base_url,
-    is_empty,
-    loads_exact,
 )
+from store.config_store.unimplemented import unimplemented_in
 from store.errors import SettingsError
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.json")
@@ -388,7 +380,7 @@ def settings_from(document: Any, environ: Mapping[str, str], *, source: str) -> 
     settings._environ = dict(environ)
     settings._warnings = tuple(_warnings(document))
     try:
-        _check_references(settings)
+        check_references(settings)
     except SettingsError as error:
         raise SettingsError(f"{source}: {error}") from None
     return settings
@@ -411,96 +403,6 @@ def _refuse_coming_stores(document: Mapping[str, Any], source: str) -> None:
 def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
     for path in unimplemented_in(Settings, document):
         yield f"{path} is not implemented and has no effect"
-
-
-def unimplemented_in(annotation: Any, value: Any, path: str = "") -> Iterator[str]:
-    """Paths in a document that a shape knows but does not implement, where they ask for something."""
-    for model in models_in(annotation):
-        if not isinstance(value, Mapping):
-            continue
-        for key, inner in value.items():
-            at = f"{path}.{key}" if path else str(key)
-            if key in getattr(model, "unimplemented", frozenset()):
-                if not is_empty(inner):
-                    yield at
-                continue
-            for name, field in model.model_fields.items():
-                if key == (field.alias or name):
-                    yield from unimplemented_in(field.annotation, inner, at)
-    for option in options(annotation):
-        origin, args = get_origin(option), get_args(option)
-        if origin in (list, tuple) and args and isinstance(value, list):
-            for index, inner in enumerate(value):
-                yield from unimplemented_in(args[0], inner, f"{path}[{index}]")
-        elif origin is dict and len(args) == 2 and isinstance(value, Mapping):
-            for key, inner in value.items():
-                yield from unimplemented_in(args[1], inner, f"{path}.{key}")
-
-
-def _check_references(settings: Settings) -> None:
-    """What pydantic cannot see: values across the document. Raises SettingsError."""
-    governance = settings.governance
-    for index, key in enumerate(governance.virtual_keys):
-        if key.value is not None and (value := key.value.resolve(settings.environ)) is not None:
-            try:
-                check_key_value(value)
-            except ValueError as error:
-                raise SettingsError(f"governance.virtual_keys[{index}].value: {error}") from None
-    _unique("governance.virtual_keys", [key.name for key in governance.virtual_keys], "name")
-    _unique("governance.teams", [team.name for team in governance.teams], "name")
-    _unique("governance.customers", [customer.name for customer in governance.customers], "name")
-    for section in ("virtual_keys", "teams", "customers", "budgets", "rate_limits", "model_configs"):
-        _unique(f"governance.{section}", [row.id for row in getattr(governance, section) if row.id], "id")
-    _unique(
-        "governance.virtual_keys[].provider_configs",
-        [config.id for key in governance.virtual_keys for config in key.provider_configs if config.id],
-        "id",
-    )
-    _known_ids(governance)
-    default = settings.gateway.default_virtual_key
-    if default is not None and default.startswith(KEY_PREFIX):
-        raise SettingsError("gateway.default_virtual_key: is a key's value; write the key's name")
-
-
-def _unique(path: str, values: list[str], what: str) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise SettingsError(f"{path}: the {what} {value!r} stands there twice; each needs its own")
-
-
-def _known_ids(governance: Governance) -> None:
-    known: dict[str, list[str]] = {
-        "team_id": [name for team in governance.teams for name in (team.id, team.name) if name],
-        "customer_id": [name for customer in governance.customers for name in (customer.id, customer.name) if name],
-        "virtual_key_id": [name for key in governance.virtual_keys for name in (key.id, key.name) if name],
-        "provider_config_id": [config.id for key in governance.virtual_keys for config in key.provider_configs if config.id],
-        "model_config_id": [row.id for row in governance.model_configs if row.id],
-        "budget_id": [budget.id for budget in governance.budgets if budget.id],
-        "rate_limit_id": [limit.id for limit in governance.rate_limits],
-    }
-    for path, field, value in _references(governance):
-        if value not in known[field]:
-            raise SettingsError(f"{path}: there is no {field.removesuffix('_id')} {value!r}; {nearest(value, known[field])}")
-
-
-def _references(governance: Governance) -> Iterator[tuple[str, str, str]]:
-    """(path, kind of id, id) of every place that names another row."""
-    names = ("team_id", "customer_id", "virtual_key_id", "provider_config_id", "model_config_id", "budget_id", "rate_limit_id")
-    for section in ("virtual_keys", "teams", "customers", "budgets", "model_configs", "providers"):
-        for index, row in enumerate(getattr(governance, section)):
-            for name in names:
-                if value := getattr(row, name, None):
-                    yield f"governance.{section}[{index}].{name}", name, value
-            for number, value in enumerate(getattr(row, "budget_ids", ())):
-                yield f"governance.{section}[{index}].budget_ids[{number}]", "budget_id", value
-    for index, key in enumerate(governance.virtual_keys):
-        for number, config in enumerate(key.provider_configs):
-            if config.rate_limit_id:
-                path = f"governance.virtual_keys[{index}].provider_configs[{number}].rate_limit_id"
-                yield path, "rate_limit_id", config.rate_limit_id
-    for index, row in enumerate(governance.model_configs):
-        if row.scope == "virtual_key" and row.scope_id:
-            yield f"governance.model_configs[{index}].scope_id", "virtual_key_id", row.scope_id
 
 
 def schema_text() -> str:

@@ -12,9 +12,9 @@ from tornado.web import Application, HTTPError, MissingArgumentError, RequestHan
 from addons.console.auth import Gatekeeper, Method, Throttled
 from addons.console.context import ConsoleContext
 from addons.console.origin import HostRules
+from store.config_store.fields import loads_exact
 from store.config_store.json_text import dumps
 from store.config_store.problems import join_problems, problems
-from store.config_store.specs import loads_exact
 from store.errors import Conflict, NotFound, StoreUnavailable, UserError
 
 log = logging.getLogger(__name__)

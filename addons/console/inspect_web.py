@@ -15,12 +15,14 @@ from mitmproxy import exceptions
 from mitmproxy.tools.web import app, master
 from tornado.httputil import HTTPServerRequest
 
+from addons.console.inspect_style import PATH, Index, Style
+
 _FLOW = r"/flows/[0-9a-f-]+"
 _MESSAGE = _FLOW + r"/(?:request|response|messages)"
 ALLOWED: Sequence[tuple[str, re.Pattern[str]]] = tuple(
     (method, re.compile(path))
     for method, path in (
-        ("GET", r"/(?:static/.+|favicon\.ico)?"),
+        ("GET", r"/(?:static/.+|tollgate\.css)?"),
         ("HEAD", r"/(?:static/.+)?"),
         ("POST", r"/"),  # the login form
         ("GET", r"/(?:updates|filter-help|commands|events|flows|options|state)(?:\.json)?"),
@@ -62,6 +64,8 @@ class InspectorApplication(app.Application):
         self.add_handlers(
             r".*",
             [
+                (r"/", Index),
+                (PATH, Style),
                 (r"/updates", BoundedUpdates),
                 (r"/commands(?:\.json)?", AllowedCommands),
                 (r"/commands/(?P<cmd>[a-z.]+)", AllowedCommand),

@@ -72,6 +72,15 @@ def ensure_ca(directory: Path) -> Path:
     return ca_certificate_path(directory)
 
 
+def trust_for(directory: Path, inherited: Mapping[str, str]) -> TrustFiles:
+    """As `ensure_ca`, then `trust_files`. Raises UserError."""
+    ensure_ca(directory)
+    try:
+        return trust_files(directory, inherited)
+    except OSError as fault:
+        raise UserError(f"the certificate files in {directory} cannot be written: {fault.strerror or fault}") from None
+
+
 def trust_files(directory: Path, inherited: Mapping[str, str]) -> TrustFiles:
     """The certificate files for a caller whose environment is `inherited`.
 

@@ -80,7 +80,8 @@ def until_told_to_end() -> "asyncio.Task[bool]":
 
 def _watch_lifeline() -> None:
     """stdin ends when the supervisor does, however it does: nobody is left to be served."""
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin: a thread that holds its lock at the interpreter's end is a fatal error.
+    while os.read(0, 1):
         pass
     _end()
 

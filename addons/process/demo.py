@@ -107,11 +107,14 @@ def run_demo(*, keep: bool, out: TextIO = sys.stdout) -> int:
         stack.callback(gateway.stop)
         show.say(f"The key {KEY_NAME} has the budget {BUDGET_NAME}: ${BUDGET_USD} every {WINDOW}.")
         show.say(f"A loop calls {MODEL} until it trips.")
+        _show_links(gateway, show)
         show.say()
         refusal = _call_until_refused(gateway.running, value, show)
-        _explain(refusal, gateway, show)
+        _explain(refusal, show)
         if keep:
-            _wait_for_the_user(show)
+            _wait_for_the_user(gateway, show)
+        else:
+            show.say("Everything ends now; tollgate demo --keep leaves dashboard and inspector up to look around.")
     return 0
 
 
@@ -198,7 +201,7 @@ def _call(connection: http.client.HTTPConnection, key_value: str) -> Answer:
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 
 
-def _explain(refusal: Answer, gateway: LaunchedGateway, show: Show) -> None:
+def _explain(refusal: Answer, show: Show) -> None:
     show.say()
     show.say(f"Call {show.calls + 1} was refused before it left for the provider:")
     show.say()
@@ -210,10 +213,13 @@ def _explain(refusal: Answer, gateway: LaunchedGateway, show: Show) -> None:
     show.say(_pretty(refusal.body))
     show.say()
     show.say(f"{show.calls} calls cost {format_usd(show.spent_nanos)} of {format_usd(show.limit_nanos)}; the cap held.")
+    show.say("For your own tools: tollgate exec --budget 2usd -- CMD")
+
+
+def _show_links(gateway: LaunchedGateway, show: Show) -> None:
     show.say(f"Dashboard: {console_link(gateway.running)}")
     if inspector := gateway.said("inspector") or gateway.running.inspector:
         show.say(f"Inspector: {inspector}")
-    show.say("Your own tools: tollgate exec --budget 2usd -- CMD")
 
 
 def console_link(gateway: RunningGateway) -> str:
@@ -228,8 +234,9 @@ def _pretty(body: bytes) -> str:
         return body.decode("utf-8", "replace")
 
 
-def _wait_for_the_user(show: Show) -> None:
+def _wait_for_the_user(gateway: LaunchedGateway, show: Show) -> None:
     show.say()
+    _show_links(gateway, show)
     show.say("Everything stays up until Ctrl-C.")
     try:
         threading.Event().wait()

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from addons.process.ca import ensure_ca, trust_files
+from addons.process.ca import trust_for
 from addons.process.client import ConsoleClient, find_running
 from addons.process.environment import client_environment, render
 from addons.process.management import KEY_PREFIX, find_key, list_keys, management, readable_value
@@ -20,12 +20,8 @@ def print_environment(app_dir: Path, key: str | None, shell: str | None, *, base
     """Print the variables in the shell's spelling. Raises UserError: no such key, or one whose value is kept as a hash only."""
     address = gateway_address(app_dir, gateway)
     credential = key if key and key.startswith(KEY_PREFIX) else _value_of(app_dir, key)
-    directory = app_dir / "ca"
-    certificate = ensure_ca(directory)
-    files = trust_files(directory, os.environ)
-    variables = client_environment(
-        address, credential, files.added or certificate, files.bundle, base_urls=base_urls, inherited=os.environ
-    )
+    files = trust_for(app_dir / "ca", os.environ)
+    variables = client_environment(address, credential, files.added, files.bundle, base_urls=base_urls, inherited=os.environ)
     sys.stdout.write(render(variables, shell or ("powershell" if os.name == "nt" else "sh")))
 
 

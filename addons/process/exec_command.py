@@ -3,14 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
-from addons.process.ca import ensure_ca, trust_files
+from addons.process.ca import trust_for
 from addons.process.child import find_program, orderly_end, run_child
-from addons.process.client import ConsoleClient, Json, RunningGateway
+from addons.process.client import ConsoleClient, Json
 from addons.process.environment import bypassed_by, client_environment
 from addons.process.management import KEY_PREFIX, find_key
 from addons.process.sharing import borrowed_gateway
@@ -47,8 +47,7 @@ class _Run:
     """The run credential of this `exec`; its value is a secret."""
 
     id: str
-    value: str
-    key_name: str
+    value: str = field(repr=False)
 
 
 def run_exec(options: ExecOptions, environ: Mapping[str, str], say: Callable[[str], None]) -> int:
@@ -61,13 +60,18 @@ def run_exec(options: ExecOptions, environ: Mapping[str, str], say: Callable[[st
     announce: Callable[[str], None] = (lambda _line: None) if options.quiet else say
     borrowed = borrowed_gateway(options.app_dir, environ, arguments=arguments, announce=announce)
     with orderly_end(), borrowed as gateway:
+        files = trust_for(options.app_dir / "ca", environ)
         client = gateway.client()
         run = _open_run(client, options)
-        variables = _variables(gateway, run, options, environ)
+        variables = client_environment(
+            gateway.gateway, run.value, files.added, files.bundle, base_urls=options.base_urls, inherited=environ
+        )
         try:
-            return run_child(program, options.command, {**environ, **variables})
-        finally:
+            code = run_child(program, options.command, {**environ, **variables})
             _report(client, run, options, environ, say)
+            return code
+        finally:
+            _close_run(client, run)
 
 
 def _open_run(client: ConsoleClient, options: ExecOptions) -> _Run:
@@ -78,16 +82,9 @@ def _open_run(client: ConsoleClient, options: ExecOptions) -> _Run:
     body = {"virtual_key": key, "budget_usd": budget, "ttl_seconds": RUN_TTL_SECONDS}
     run = client.call("POST", _RUNS, body).get("run")
     try:
-        return _Run(id=str(run["id"]), value=str(run["value"]), key_name=str(run["virtual_key_name"]))  # type: ignore[index]
+        return _Run(id=str(run["id"]), value=str(run["value"]))  # type: ignore[index]
     except (KeyError, TypeError):
         raise UserError("the gateway's answer to a new run cannot be read: is it of another version?") from None
-
-
-def _variables(gateway: RunningGateway, run: _Run, options: ExecOptions, environ: Mapping[str, str]) -> dict[str, str]:
-    directory = options.app_dir / "ca"
-    ensure_ca(directory)
-    files = trust_files(directory, environ)
-    return client_environment(gateway.gateway, run.value, files.added, files.bundle, base_urls=options.base_urls, inherited=environ)
 
 
 def _report(client: ConsoleClient, run: _Run, options: ExecOptions, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -99,8 +96,6 @@ def _report(client: ConsoleClient, run: _Run, options: ExecOptions, environ: Map
     except (UserError, KeyError, TypeError, ValueError, ArithmeticError) as fault:
         say(f"what the run cost is not known here: {fault}; the gateway's console shows it")
         return
-    finally:
-        _close_run(client, run)
     if calls == 0 and refused == 0:
         for line in _why_no_call(options, environ):
             say(line)

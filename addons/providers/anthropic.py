@@ -29,6 +29,7 @@ _TOOL_TOKENS = 700
 """The text that tells the model about tools, whatever they are."""
 SEARCHES_MAX = 10
 """Rounds of its own tools that the provider runs before it stops by itself."""
+_TOOL_CALLS = frozenset(("tool_use", "server_tool_use", "mcp_tool_use"))
 _SERVER_TOOLS = ("web_search", "web_fetch", "code_execution", "advisor", "tool_search", "mcp_toolset")
 
 
@@ -121,6 +122,9 @@ def find_media(node: body.JsonObject, gathered: Gathered) -> str | None:
     if kind == "container_upload":
         gathered.unseen = True
         return None
+    if kind in _TOOL_CALLS and type(node.get("input")) is dict:
+        gathered.add_json(node["input"])  # whatever it looks like, the model reads it as JSON
+        return "input"
     source = node.get("source")
     if kind not in ("image", "document") or type(source) is not dict:
         return None

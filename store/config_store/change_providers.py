@@ -7,11 +7,12 @@ from pydantic import Field
 
 from store.config_store import read
 from store.config_store.change_caps import drop_caps
+from store.config_store.fields import Name, Names, Weight
 from store.config_store.problems import nearest
 from store.config_store.records import ProviderKeyRecord, ProviderRecord
 from store.config_store.rows import names_text
 from store.config_store.secret_text import Secret, SecretText
-from store.config_store.specs import CustomProviderConfig, Name, Names, NetworkConfig, ProviderKeySpec, ProviderSpec, Spec, Weight
+from store.config_store.specs import CustomProviderConfig, NetworkConfig, ProviderKeySpec, ProviderSpec, Spec
 from store.config_store.store import ConfigStore
 from store.database import Connection
 from store.errors import Conflict, NotFound, UserError

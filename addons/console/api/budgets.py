@@ -3,8 +3,9 @@
 from addons.console.api.reading import all_states, budget_states
 from addons.console.handler import ConsoleHandler
 from store.config_store import change
+from store.config_store.fields import Usd
 from store.config_store.shapes import Json, budget_json, by_owner, rate_limit_json
-from store.config_store.specs import BudgetPatch, BudgetRowSpec, Spec, Usd
+from store.config_store.specs import BudgetPatch, BudgetRowSpec, Spec
 from store.errors import NotFound
 from store.ledger.types import Scope
 from store.money import nanos_from_usd

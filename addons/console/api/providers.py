@@ -4,9 +4,10 @@ from addons.console.context import ConsoleContext
 from addons.console.handler import ConsoleHandler
 from store.config_store import change, read
 from store.config_store.change import ProviderKeyPatch, ProviderPatch
+from store.config_store.fields import Name
 from store.config_store.records import ProviderRecord
 from store.config_store.shapes import Json, provider_json, provider_key_json
-from store.config_store.specs import Name, ProviderKeySpec, ProviderSpec
+from store.config_store.specs import ProviderKeySpec, ProviderSpec
 from store.errors import NotFound
 
 

@@ -7,8 +7,9 @@ from pydantic import Field
 from addons.console.handler import ConsoleHandler
 from store.config_store import change, read
 from store.config_store.change_runs import MAX_TTL_SECONDS, run_calls_cap_id, run_cost_cap_id
+from store.config_store.fields import Int, Name, Usd
 from store.config_store.shapes import Json, time_json
-from store.config_store.specs import Int, Name, Spec, Usd
+from store.config_store.specs import Spec
 from store.errors import NotFound
 from store.ledger.caps import cap_states
 from store.money import nanos_from_usd, plain_usd

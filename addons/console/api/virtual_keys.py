@@ -9,9 +9,10 @@ from addons.console.api.reading import read_key, read_keys
 from addons.console.handler import ConsoleHandler
 from store.config_store import change, read
 from store.config_store.build import one_virtual_key
+from store.config_store.fields import Id
 from store.config_store.keys import KEY_PREFIX, hash_key_value
 from store.config_store.quota import read_quota
-from store.config_store.specs import Id, Spec, VirtualKeyPatch, VirtualKeySpec
+from store.config_store.specs import Spec, VirtualKeyPatch, VirtualKeySpec
 from store.errors import StoreUnavailable, UserError
 
 _FILTERS = ("search", "customer_id", "team_id")

@@ -146,6 +146,23 @@ async def test_the_link_opens_it_and_nothing_else_does() -> None:
             assert (await stranger.get("/static/favicon.ico")).status_code == 200
 
 
+async def test_the_page_is_mitmwebs_with_our_style_and_asks_strangers_for_the_token() -> None:
+    async with an_inspector() as (inspector, client):
+        page = (await client.get("/")).text
+        assert '<link rel="stylesheet" href="./tollgate.css"></head>' in page
+        assert "static/index-Be7e-cwP.js" in page, "another mitmweb: look at the page, then mend inspect_style.py"
+        style = await client.get("/tollgate.css")
+        assert style.headers["content-type"].startswith("text/css") and ".col-comment" in style.text
+        async with httpx.AsyncClient(base_url=inspector.base_url) as stranger:
+            form = (await stranger.get("/")).text
+            assert "<form" in form and "index-Be7e" not in form
+            xsrf_token = xsrf(stranger)["X-XSRFToken"]
+            for token, status in (("wrong", 403), (TOKEN, 200)):
+                answer = await stranger.post("/", data={"token": token, "_xsrf": xsrf_token})
+                assert answer.status_code == status
+            assert (await stranger.get("/flows")).status_code == 200, "the form's answer set the cookie"
+
+
 async def test_everything_that_is_more_than_looking_is_closed() -> None:
     async with an_inspector() as (inspector, client):
         async with fed(inspector, a_flow("01-a")):

@@ -161,7 +161,9 @@ def disguised(path: str, chance: random.Random) -> str:
     out = ""
     for segment in segments:
         out += chance.choice(["/", "//", "/./", "/x/../", "/%2e/", "\\", "/%2F", "/%252f"])
-        letters = (f"%{ord(c):02x}" if chance.random() < 0.3 else f"%25{ord(c):02X}" if chance.random() < 0.1 else c for c in segment)
+        letters = (
+            f"%{ord(c):02x}" if chance.random() < 0.3 else f"%25{ord(c):02X}" if chance.random() < 0.1 else c for c in segment
+        )
         out += "".join(c.upper() if chance.random() < 0.1 and c.islower() and len(c) == 1 else c for c in letters)
         out += chance.choice(["", "", ";a=b", "%20", "\t"])
     return out + chance.choice(["", "/", "//", "?x", "#x", "%3fx=/v1/moderations", "/."])
@@ -241,7 +243,14 @@ def test_websocket_paths(path: str, expected: bool) -> None:
 def test_residency() -> None:
     assert ["eu", "us", "us", None, None, None] == [
         residency_of_host(host)
-        for host in ("eu.api.openai.com", "US.api.openai.com.", "us-api.together.ai", "api.openai.com", "x.com", "eu.api.openai.com.evil")
+        for host in (
+            "eu.api.openai.com",
+            "US.api.openai.com.",
+            "us-api.together.ai",
+            "api.openai.com",
+            "x.com",
+            "eu.api.openai.com.evil",
+        )
     ]
 
 

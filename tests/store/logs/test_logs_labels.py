@@ -40,8 +40,9 @@ def test_named_values_leave_out_what_is_empty_but_not_what_is_zero() -> None:
     values = metadata_of(changed(cost_nanos=0, first_token_ms=0), budgets=["daily", "monthly"], team="research")
     assert values == {
         "call": "c-1", "key": "workshop-vk-1", "key_id": "vk-1", "team": "research", "provider": "openai", "model": "gpt-4o-mini",
-        "status": "success", "budgets": "daily, monthly", "cost_usd": "0", "estimated": False, "input_tokens": 12, "output_tokens": 48,
-        "cache_read_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0, "latency_ms": 0, "first_token_ms": 0,
+        "status": "success", "budgets": "daily, monthly", "cost_usd": "0", "estimated": False, "input_tokens": 12,
+        "output_tokens": 48, "cache_read_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0, "latency_ms": 0,
+        "first_token_ms": 0,
     }  # fmt: skip
     refused = metadata_of(changed(status="refused", refusal_type="budget_exceeded", refusal_cap="cap-1"))
     assert refused["refusal"] == "budget_exceeded" and "cost_usd" not in refused and refused["budgets"] == "a, b"

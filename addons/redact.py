@@ -39,16 +39,29 @@ _SECRET_PARAMETER = re.compile(
     rb"(?:key|token|secret|password|passwd|signature|credentials?|assertion|jwt)|sig|auth|authorization|code)=)[^&;#]*"
 )
 
-_KNOWN_KEY = re.compile(
-    rb"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"  # a word's start, also behind an escape inside a JSON text
-    rb"(?:"
-    rb"sk-[A-Za-z0-9_\-]{12,}"  # OpenAI, Anthropic, DeepSeek, OpenRouter, and our own sk-bf-
-    rb"|AIza[A-Za-z0-9_\-]{30,}"  # Google
-    rb"|ya29\.[A-Za-z0-9_\-.]{16,}"  # Google OAuth
-    rb"|(?:gsk_|xai-|pplx-|hf_|nvapi-|fw_|csk-|r8_|tgp_)[A-Za-z0-9_\-]{16,}"
-    rb"|(?:AKIA|ASIA)[A-Z0-9]{16}"  # AWS
-    rb"|eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"  # JSON web tokens
-    rb")"
+
+def _key_pattern(prefix: bytes, rest: bytes) -> tuple[bytes, re.Pattern[bytes]]:
+    """A pattern that starts with its fixed prefix, which makes it quick, and looks back from there to a word's start.
+
+    A word also starts behind an escape inside a JSON text (`\\nsk-…`).
+    """
+    fixed = re.escape(prefix)
+    start = rb"(?:(?<![A-Za-z0-9]" + fixed + rb")|(?<=\\[bfnrt]" + fixed + rb")|(?<=\\u[0-9A-Fa-f]{4}" + fixed + rb"))"
+    return prefix, re.compile(fixed + start + rest)
+
+
+_WORD = rb"[A-Za-z0-9_\-]"
+_KEY_FORMS = (
+    _key_pattern(b"sk-", _WORD + rb"{12,}"),  # OpenAI, Anthropic, DeepSeek, OpenRouter, and our own sk-bf-
+    _key_pattern(b"AIza", _WORD + rb"{30,}"),  # Google
+    _key_pattern(b"ya29.", rb"[A-Za-z0-9_\-.]{16,}"),  # Google OAuth
+    *(
+        _key_pattern(prefix, _WORD + rb"{16,}")
+        for prefix in (b"gsk_", b"xai-", b"pplx-", b"hf_", b"nvapi-", b"fw_", b"csk-", b"r8_", b"tgp_")
+    ),
+    _key_pattern(b"AKIA", rb"[A-Z0-9]{16}"),  # AWS
+    _key_pattern(b"ASIA", rb"[A-Z0-9]{16}"),
+    _key_pattern(b"eyJ", _WORD + rb"{8,}\." + _WORD + rb"{8,}\." + _WORD + rb"{8,}"),  # JSON web tokens
 )
 _SCHEMES = frozenset({b"bearer", b"basic", b"digest", b"token", b"apikey", b"negotiate"})
 """Only these words are kept in front of a credential: another first word may be the credential itself."""
@@ -87,9 +100,13 @@ def redact_parameters(path: bytes) -> bytes:
 def redact_bytes(data: bytes, secrets: Sequence[bytes] = ()) -> bytes:
     """`data` without the known secrets and without anything that has the form of a provider's key or of a virtual key.
 
-    The pattern costs about 10 µs a kilobyte. JSON stays JSON.
+    Costs a few microseconds a kilobyte. JSON stays JSON.
     """
-    return _KNOWN_KEY.sub(_REDACTED, without_secrets(data, secrets))
+    data = without_secrets(data, secrets)
+    for prefix, pattern in _KEY_FORMS:
+        if prefix in data:
+            data = pattern.sub(_REDACTED, data)
+    return data
 
 
 def without_secrets(data: bytes, secrets: Sequence[bytes]) -> bytes:

@@ -118,7 +118,7 @@ def body(refusal: Refusal, dialect: str, request_id: str, extra_fields: Mapping[
     """The refusal as JSON of `dialect` (`openai` and everything unknown, `anthropic`, `gemini`, `bedrock`)."""
     common = _common(refusal, request_id)
     if dialect == "anthropic":
-        error = {"type": ANTHROPIC_TYPES.get(refusal.status, "api_error"), "message": refusal.message, "code": refusal.type}
+        error: dict[str, Any] = {"type": ANTHROPIC_TYPES.get(refusal.status, "api_error"), "message": refusal.message, "code": refusal.type}
         return orjson.dumps({"type": "error", "error": error} | common)
     if dialect == "gemini":
         detail = {

@@ -23,8 +23,8 @@ from addons.snapshots import SnapshotKeeper
 from addons.steps.learned import Learned
 from addons.steps.local import LocalAnswers
 from store.clock import Clock, Ids, SystemClock
-from store.config_store.build import load_snapshot
 from store.config_store.bootstrap import open_config_store
+from store.config_store.build import load_snapshot
 from store.config_store.quota import quota_of
 from store.config_store.snapshot import VirtualKey
 from store.config_store.store import ConfigStore

@@ -213,8 +213,6 @@ class AuthConfig(Spec):
 class FileBudget(BudgetSpec):
     """A row of `governance.budgets` that names its owner, or is named by it through `budget_id`."""
 
-    unimplemented = BudgetSpec.unimplemented
-
     virtual_key_id: Id | None = None
     provider_config_id: Id | None = None
     team_id: Id | None = None
@@ -243,7 +241,7 @@ class FileRateLimit(RateLimitSpec):
 class ModelConfig(Limited):
     """Caps on a model (or, with `model_name: "*"`, on a provider or a virtual key)."""
 
-    unimplemented = frozenset({"config_hash", "scope_name"})
+    read_only = frozenset({"config_hash", "scope_name"})
 
     id: Id | None = None
     model_name: Name
@@ -269,7 +267,7 @@ class ModelConfig(Limited):
 class GovernanceProvider(Limited):
     """Deployment-wide caps of a provider."""
 
-    unimplemented = frozenset({"config_hash"})
+    read_only = frozenset({"config_hash"})
 
     name: Name
     budget_id: Id | None = None

@@ -1,6 +1,6 @@
 """What the console's handlers work with, gathered so that a test can hand in its own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -48,5 +48,6 @@ class ConsoleContext:
     """The address the console listens on: decides whether it may be open, and which Host headers it answers."""
     gateway_url: str | None = None
     inspector_url: Callable[[], str | None] = lambda: None
-    states: Callable[[Connection, int], Sequence[CapState]] = cap_states
+    states: Callable[[Connection, int, Iterable[str] | None], Sequence[CapState]] = cap_states
+    """The ledger's sums of the named caps, or of all of them."""
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="console"))

@@ -1,6 +1,6 @@
 """Logged calls as mitmproxy flows: what the inspector shows of calls that happened before it was opened."""
 
-import uuid
+import hashlib
 from collections.abc import Mapping
 
 from mitmproxy import connection, http
@@ -29,7 +29,7 @@ def flow_of(row: CallRow, lengths: tuple[int, int] | None = None) -> http.HTTPFl
     client = connection.Client(peername=("", 0), sockname=("", 0), timestamp_start=at)
     server = connection.Server(address=(host, 443))
     flow = http.HTTPFlow(client, server)
-    flow.id = row.id if _is_flow_id(row.id) else str(uuid.uuid5(uuid.NAMESPACE_OID, row.id))
+    flow.id = row.id if _is_flow_id(row.id) else hashlib.sha256(row.id.encode()).hexdigest()[:32]
     flow.timestamp_created = at
     flow.request = _request(row, host, at)
     if row.http_status:

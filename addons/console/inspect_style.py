@@ -12,6 +12,9 @@ _LINK = f'<link rel="stylesheet" href=".{PATH}">'
 STYLE = """\
 .flow-table .col-comment { width: 38%; text-align: left; }
 .flow-table .col-timestamp { width: 14em; }
+/* beside an open flow there is room for little more than the comment */
+.main-view:has(.flow-detail) .col-comment { width: 50%; }
+.main-view:has(.flow-detail) .col-timestamp, .main-view:has(.flow-detail) .col-size { display: none; }
 /* the tabs Capture and Options */
 nav.nav-tabs-lg > a:nth-of-type(2), nav.nav-tabs-lg > a:nth-of-type(4) { display: none; }
 /* intercepting, resuming, killing */

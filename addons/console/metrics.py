@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
-from addons.console.api.reading import all_states
+from addons.console.api.reading import states_of
 from addons.console.context import ConsoleContext
 from store.ledger.types import CapState, Scope, Unit
 from store.money import NANOS_PER_USD
@@ -16,7 +16,7 @@ _LABELS = ("cap_id", "name", "unit", "scope", "scope_id", "scope_name", "window"
 def metrics_text(context: ConsoleContext) -> bytes:
     """One scrape, from one instant of the store. Raises StoreUnavailable."""
     with context.store.database.read() as connection:
-        states = [state for state in all_states(context, connection) if state.cap.scope is not Scope.RUN]
+        states = [state for state in states_of(context, connection) if state.cap.scope is not Scope.RUN]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(context, states))
     return generate_latest(registry)

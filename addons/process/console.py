@@ -18,11 +18,15 @@ from addons.process.options import ChildSpec
 from addons.process.supervisor import url_of
 from addons.runtime import open_store, store_path
 from store.clock import Ids, SystemClock
+from store.config_store.change_runs import create_run
 from store.logs.opening import open_logs
 from store.logs.queries import LogReader
 from store.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+
+REPLAY_SECONDS = 600
 
 
 async def serve_console(spec: ChildSpec, settings: Settings) -> None:
@@ -34,6 +38,11 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
     logs = LogReader(logs_database)
     gateway_url = url_of(spec.host, spec.port)
     inspector = None
+
+    async def replay_credential(key_id: str) -> str:
+        """A short-lived credential, so that what is replayed is governed and charged like any call of that key."""
+        return (await asyncio.to_thread(create_run, store, key_id, None, REPLAY_SECONDS)).value
+
     if spec.inspect_fds:
         inspector = await start_inspector(
             sockets=adopt(spec.inspect_fds),
@@ -42,6 +51,7 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
             web_token=spec.inspect_token,
             logs=logs,
             gateway_url=gateway_url,
+            credential=replay_credential,
             limits=InspectorLimits.of(settings.gateway.inspect),
         )
     link = inspector.url if inspector is not None else None

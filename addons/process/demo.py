@@ -237,8 +237,8 @@ def _pretty(body: bytes) -> str:
 def _wait_for_the_user(gateway: LaunchedGateway, show: Show) -> None:
     show.say()
     _show_links(gateway, show)
-    show.say("Everything stays up until Ctrl-C.")
     try:
+        show.say("Everything stays up until Ctrl-C.")
         threading.Event().wait()
     except KeyboardInterrupt:
         show.say()

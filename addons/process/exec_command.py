@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
+from addons.process.admission import wait_until_admitted
 from addons.process.ca import trust_for
 from addons.process.child import find_program, orderly_end, run_child
 from addons.process.client import ConsoleClient, Json
@@ -22,7 +23,7 @@ RUN_TTL_SECONDS = 7 * 24 * 3600
 
 _RUNS = "/api/governance/runs"
 _SETTLING_SECONDS = 3.0
-_LOOKING_SECONDS = 0.5
+_STILL_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 
 
@@ -63,6 +64,8 @@ def run_exec(options: ExecOptions, environ: Mapping[str, str], say: Callable[[st
         files = trust_for(options.app_dir / "ca", environ)
         client = gateway.client()
         run = _open_run(client, options)
+        if not wait_until_admitted(gateway.gateway, run.value):
+            say(f"the gateway at {gateway.gateway} does not take the credential of this run; calls may be refused")
         variables = client_environment(
             gateway.gateway, run.value, files.added, files.bundle, base_urls=options.base_urls, inherited=environ
         )
@@ -112,20 +115,20 @@ def cost_line(cost_nanos: int, calls: int, refused: int, budget_nanos: int | Non
 
 
 def _settled_sums(client: ConsoleClient, run: _Run) -> Json:
-    """The run's sums once they stand still and no call of it is open: a program may end before its last call is booked.
+    """The run's sums once no call of it is open and they have stood still for a moment.
 
-    A run without any call is looked at a little longer, because refusals reach the logs a moment after the caller.
+    A program may end before its last call is booked, and refusals are counted from the logs, which are written in batches.
     """
-    began = time.monotonic()
     path = f"{_RUNS}/{quote(run.id, safe='')}"
+    began = changed = time.monotonic()
     before: Json | None = None
     while True:
         sums: Json = client.get(path)["run"]
-        waited = time.monotonic() - began
-        settled = sums == before and not sums.get("open_calls") and (int(sums["calls"]) > 0 or waited > _LOOKING_SECONDS)
-        if settled or waited > _SETTLING_SECONDS:
+        now = time.monotonic()
+        if sums != before or sums.get("open_calls"):
+            before, changed = sums, now
+        if now - changed > _STILL_SECONDS or now - began > _SETTLING_SECONDS:
             return sums
-        before = sums
         time.sleep(_POLL_SECONDS)
 
 

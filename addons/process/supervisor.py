@@ -239,7 +239,7 @@ class Supervisor:
         fds = [*spec.gateway_fds, *(fd for group in spec.listener_fds for fd in group)]
         fds += [*spec.console_fds, *spec.inspect_fds, *spec.feed_fds]
         process = subprocess.Popen(
-            [sys.executable, *optimized(), "-m", f"addons.process.{spec.role}"],
+            [sys.executable, *interpreter_flags(spec.role), "-m", f"addons.process.{spec.role}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=fds,
@@ -361,9 +361,10 @@ def _stop(children: Sequence[Child], seconds: float) -> None:
             child.process.wait()
 
 
-def optimized() -> list[str]:
-    """The interpreter flags of this process, for its children: `-O` is inherited."""
-    return ["-O"] if sys.flags.optimize else []
+def interpreter_flags(role: str) -> list[str]:
+    """Workers run with -O: mitmproxy checks the type of every field of every message under `assert`'s flag, a fifth of the
+    time of a call. Nothing of ours depends on asserts. Other children inherit what this process was started with."""
+    return ["-O"] if role == "worker" or sys.flags.optimize else []
 
 
 def say(line: str) -> None:

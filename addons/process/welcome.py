@@ -14,7 +14,7 @@ def welcome(
 ) -> Iterator[str]:
     """The lines before `ready`, in the order a reader needs them."""
     if report.seeded:
-        yield f"seeded the configuration store from config.json"
+        yield "seeded the configuration store from config.json"
     if report.ignored:
         yield (
             f"ignored in config.json, because the store has data: {', '.join(report.ignored)}"

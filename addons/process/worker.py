@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import sys
 from pathlib import Path
 
 from addons.gateway import Gateway
@@ -10,12 +11,15 @@ from addons.inspector import InspectorFeed
 from addons.process.children import adopt, read_spec, report_ready, run_loop, until_told_to_end
 from addons.process.options import ChildSpec
 from addons.proxy import mitm
-from addons.runtime import Address, Runtime, limits_of, open_runtime
+from addons.runtime import BODY_LOG_BYTES, Address, Runtime, limits_of, open_runtime
 from store.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 DRAIN_POLL_SECONDS = 0.05
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""How long the event loop may keep the interpreter from the ledger's thread. Python's 5 ms would be paid at every statement of a
+batch, because each of them lets go of the interpreter and has to get it back."""
 
 
 async def work(spec: ChildSpec, settings: Settings) -> None:
@@ -25,7 +29,8 @@ async def work(spec: ChildSpec, settings: Settings) -> None:
     address = Address(spec.host, spec.port, other_ports)
     feed = None
     if spec.feed_port:
-        feed = InspectorFeed(("127.0.0.1", spec.feed_port), spec.feed_token)
+        bodies = "none" if settings.client.disable_content_logging else BODY_LOG_BYTES
+        feed = InspectorFeed(("127.0.0.1", spec.feed_port), spec.feed_token, bodies=bodies)
         feed.start()
     mitm.install()
     mitm.set_limits(limits_of(settings))
@@ -69,6 +74,7 @@ async def drain(gateway: Gateway, runtime: Runtime, master: mitm.SlimMaster, gra
 def main() -> None:
     """Entry point of the process."""
     spec, settings = read_spec("worker")
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run_loop(work(spec, settings))
 

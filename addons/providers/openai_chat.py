@@ -306,7 +306,9 @@ def _is_empty_choice(choice: object) -> bool:
 def _without_null_usage(event: Event) -> bytes:
     """The event's bytes without the member `"usage": null`; unchanged where that cannot be cut out safely."""
     if event.raw.count(b'"usage"') == 1:
-        return _NULL_USAGE.sub(b"", event.raw, count=1)
+        cut, changes = _NULL_USAGE.subn(b"", event.raw, count=1)
+        if changes:
+            return cut
     if event.raw.count(event.data) != 1:
         return event.raw  # the data stands in several lines
     try:

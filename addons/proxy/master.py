@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mitmproxy import addonmanager, exceptions, flow, hooks, master, options
+from mitmproxy import addonmanager, exceptions, flow, hooks, http, master, options
 from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver, tlsconfig
 
 from addons.proxy.limits import current_limits
@@ -74,6 +74,20 @@ def make_options(
         opts.ssl_verify_upstream_trusted_ca = str(upstream_ca_file)
     apply_safe_options(opts, listening_on_loopback=listening_on_loopback)
     return opts
+
+
+class QuietTlsConfig(tlsconfig.TlsConfig):
+    """mitmproxy's TLS, without its look at every request for a revocation list: that parses the CA's serial each time."""
+
+    request = None  # type: ignore[assignment]
+
+
+class NoH2C(disable_h2c.DisableH2C):
+    """mitmproxy's refusal of cleartext HTTP/2, asked only of requests that could mean it."""
+
+    def request(self, f: http.HTTPFlow) -> None:
+        if f.request.data.method == b"PRI" or "upgrade" in f.request.headers:
+            self.process_flow(f)  # type: ignore[no-untyped-call]
 
 
 class CachedAddonManager(addonmanager.AddonManager):
@@ -158,7 +172,7 @@ class SlimMaster(master.Master):
         logging.getLogger("mitmproxy").setLevel(logging.WARNING)
         self._replace_addon_manager()
         proxy = proxyserver.Proxyserver()  # type: ignore[no-untyped-call]
-        parts = (core.Core(), proxy, next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C())
+        parts = (core.Core(), proxy, next_layer.NextLayer(), QuietTlsConfig(), NoH2C())
         self.addons.add(*parts)  # type: ignore[no-untyped-call]
         if upstream_proxy is not None:
             self.addons.add(UpstreamProxyLogin(upstream_proxy))  # type: ignore[no-untyped-call]

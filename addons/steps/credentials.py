@@ -1,10 +1,10 @@
 """The provider's key goes in on the way out, and is taken out of the flow again before anybody can look at it."""
 
 from addons.call import Call
+from addons.patterns import matches_any
 from addons.providers.registry import PathKind
 from addons.refusal import Refusal
 from addons.services import Services
-from addons.patterns import matches_any
 from store.config_store.snapshot import ANY, ProviderKey
 
 AUTH_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")

@@ -13,6 +13,8 @@ from store.prices.types import ModelLimits, ModelPrice, Rates, Tier
 
 UNKNOWN_CONTEXT_TOKENS = 1_000_000
 """The context assumed for input that nobody can see, of a model whose own is not known."""
+UNSEEN = -1.0
+"""What `Learned` answers for a model it has not seen."""
 UNKNOWN_OUTPUT_TOKENS = 128_000
 """The output assumed of a model whose maximum is not known, where the request sets none."""
 ASSUMED_SOURCE = "gateway.unpriced"
@@ -62,15 +64,24 @@ def _bound_input(call: Call, services: Services, known: ModelLimits) -> None:
     if facts is None or call.provider is None or call.dialect is None:
         return
     default = float(TOKENS_PER_BYTE_P99[call.dialect.name])
-    ratio = services.learned.tokens_per_byte(call.provider.name, call.model, default)
-    media = sum(media_tokens_max(call.dialect.name, call.model, item) for item in facts.media)
+    learnt = services.learned.tokens_per_byte(call.provider.name, call.model, UNSEEN)
+    ratio = default if learnt == UNSEEN else learnt
+    likely = LIKELY_TOKENS_PER_BYTE if learnt == UNSEEN else learnt / MARGIN
+    media = sum(_media_tokens(call).values())
     text = min(facts.text_bytes, ceil(facts.text_bytes * ratio))
     bound = text + facts.overhead_tokens + media + _unseen(call, services, known)
-    likely = ratio / MARGIN if ratio != default else LIKELY_TOKENS_PER_BYTE
     call.input_tokens_bound = _within(bound, known.context_tokens)
-    call.input_tokens_estimate = min(
-        call.input_tokens_bound, ceil(facts.text_bytes * likely) + facts.overhead_tokens + media
-    )
+    call.input_tokens_estimate = min(call.input_tokens_bound, ceil(facts.text_bytes * likely) + facts.overhead_tokens + media)
+
+
+def _media_tokens(call: Call) -> dict[str, int]:
+    """The most tokens of each kind of media in the request."""
+    facts, dialect = call.facts, call.dialect
+    tokens: dict[str, int] = {}
+    if facts is not None and dialect is not None:
+        for item in facts.media:
+            tokens[item.kind] = tokens.get(item.kind, 0) + media_tokens_max(dialect.name, call.model, item)
+    return tokens
 
 
 def _unseen(call: Call, services: Services, known: ModelLimits) -> int:
@@ -119,13 +130,13 @@ def _bound(call: Call, price: ModelPrice, input_tokens: int) -> Bound:
     facts = call.facts
     if facts is None:
         return make_bound(price, input_tokens=input_tokens)
-    kinds = {item.kind for item in facts.media}
+    media = _media_tokens(call)
     return make_bound(
         price,
         input_tokens=input_tokens,
-        input_audio_tokens=input_tokens if "audio" in kinds else 0,
-        input_image_tokens=input_tokens if kinds & {"image", "document"} else 0,
-        input_video_tokens=input_tokens if "video" in kinds else 0,
+        input_audio_tokens=min(input_tokens, media.get("audio", 0) + media.get("video", 0)),
+        input_image_tokens=min(input_tokens, media.get("image", 0) + media.get("document", 0)),
+        input_video_tokens=min(input_tokens, media.get("video", 0)),
         writes_cache=facts.writes_cache,
         writes_cache_1h=facts.writes_cache_1h,
         web_searches=facts.web_searches_max,

@@ -1,6 +1,6 @@
 """What a viewer sees of a flow: the comment column, the mark, and metadata that `~meta` finds. Bounded, without secrets."""
 
-from addons.call import Call
+from addons.call import Call, WayIn
 from addons.services import Services
 from store.money import format_usd, plain_usd
 from store.usage import Usage
@@ -20,12 +20,15 @@ def label(call: Call, services: Services, status: str) -> None:
         "provider": call.provider.name if call.provider else "",
         "model": call.model,
         "key": call.virtual_key.name if call.virtual_key else "",
+        "key_id": call.virtual_key.id if call.virtual_key else "",
         "team": (call.virtual_key.team_name or "") if call.virtual_key else "",
         "customer": (call.virtual_key.customer_name or "") if call.virtual_key else "",
         "cost_usd": plain_usd(call.cost_nanos),
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
     }
+    if call.way_in is WayIn.REVERSE:
+        meta["gateway_path"] = call.client_path + (f"?{call.query}" if call.query and "key=" not in call.query else "")
     if call.hold is not None:
         meta["budgets"] = ", ".join(state.cap.name for state in call.hold.caps)
     if call.refusal is not None:

@@ -116,7 +116,7 @@ def _learn(call: Call, services: Services, usage: Usage) -> None:
     facts = call.facts
     if call.estimated or facts is None or call.provider is None or not usage.input_tokens:
         return
-    clean = not facts.media and not facts.unseen_input
+    clean = not (facts.media or facts.unseen_input or facts.server_tools)
     services.learned.observe(
         call.provider.name,
         call.model,

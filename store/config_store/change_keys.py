@@ -71,6 +71,8 @@ def update_virtual_key(store: ConfigStore, key_id: str, patch: VirtualKeyPatch) 
 def patch_virtual_key(store: ConfigStore, connection: Connection, key_id: str, patch: VirtualKeyPatch) -> VirtualKeyRecord:
     """As `update_virtual_key`, inside a transaction."""
     before = _key(connection, key_id)
+    if patch.value is not None and not _is_present_value(patch.value.written, before):
+        raise UserError("value: cannot be chosen here; rotate the key to give it a new one")
     after = _patched(store, connection, before, patch)
     if after.name != before.name and read.virtual_key(connection, after.name) is not None:
         raise Conflict(f"there is already a virtual key named {after.name!r}; choose another name")
@@ -174,6 +176,10 @@ def _literal_value(spec: VirtualKeySpec) -> str | None:
         return check_key_value(spec.value.written)
     except ValueError as error:
         raise UserError(f"value: {error}") from None
+
+
+def _is_present_value(written: str, record: VirtualKeyRecord) -> bool:
+    return written in ("", record.hint) or hmac.compare_digest(hash_key_value(written), record.value_hash)
 
 
 def _key(connection: Connection, key_id: str) -> VirtualKeyRecord:

@@ -23,6 +23,7 @@ class ProviderPatch(Spec):
     """Changes to a provider: absent fields stay."""
 
     unimplemented = ProviderSpec.unimplemented
+    read_only = ProviderSpec.read_only | {"keys"}
 
     network_config: NetworkConfig | None = None
     custom_provider_config: CustomProviderConfig | None = None
@@ -33,8 +34,8 @@ class ProviderKeyPatch(Spec):
     """Changes to a provider key: absent fields stay, a value that is absent, null or empty too."""
 
     unimplemented = ProviderKeySpec.unimplemented
+    read_only = ProviderKeySpec.read_only | {"id"}
 
-    id: str | None = None
     name: Name | None = None
     value: Secret | None = Field(default=None)
     models: Names | None = None

@@ -1,5 +1,6 @@
 """What no single field of config.json shows: names that stand twice, ids that lead nowhere. Pure."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,13 @@ def check_references(settings: "Settings") -> None:
 
 
 def _unique(path: str, values: list[str], what: str) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise SettingsError(f"{path}: the {what} {value!r} stands there twice; each needs its own")
+    double = next((value for value, times in Counter(values).items() if times > 1), None)
+    if double is not None:
+        raise SettingsError(f"{path}: the {what} {double!r} stands there twice; each needs its own")
 
 
 def _known_ids(governance: "Governance") -> None:
-    known: dict[str, list[str]] = {
+    names: dict[str, list[str]] = {
         "team_id": [name for team in governance.teams for name in (team.id, team.name) if name],
         "customer_id": [name for customer in governance.customers for name in (customer.id, customer.name) if name],
         "virtual_key_id": [name for key in governance.virtual_keys for name in (key.id, key.name) if name],
@@ -52,9 +53,11 @@ def _known_ids(governance: "Governance") -> None:
         "budget_id": [budget.id for budget in governance.budgets if budget.id],
         "rate_limit_id": [limit.id for limit in governance.rate_limits],
     }
-    for path, field, value in _references(governance):
-        if value not in known[field]:
-            raise SettingsError(f"{path}: there is no {field.removesuffix('_id')} {value!r}; {nearest(value, known[field])}")
+    known = {kind: frozenset(of_kind) for kind, of_kind in names.items()}
+    for path, kind, value in _references(governance):
+        if value not in known[kind]:
+            hint = nearest(value, names[kind]) if names[kind] else "the file has none"
+            raise SettingsError(f"{path}: there is no {kind.removesuffix('_id').replace('_', ' ')} {value!r}; {hint}")
 
 
 def _references(governance: "Governance") -> Iterator[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from store.config_store.records import (
 )
 from store.database import Connection
 from store.ledger.caps import load_caps
-from store.ledger.types import Cap, Scope
+from store.ledger.types import Cap, Enforcement, Scope, Unit
 from store.windows import parse_duration
 
 ScopeKey = tuple[Scope, str]
@@ -194,6 +194,31 @@ def cap(connection: Connection, cap_id: str) -> Cap | None:
     if not found:
         return None
     return next((cap for cap in caps_of(connection, Scope(found[0][0]), found[0][1]) if cap.id == cap_id), None)
+
+
+def key_cap_ids(connection: Connection, keys: Iterable[VirtualKeyRecord]) -> list[str]:
+    """Ids of the caps of these virtual keys and of their provider configs."""
+    owners = [owner for key in keys for owner in (key.id, *(config.id for config in key.provider_configs))]
+    found = connection.execute(
+        "SELECT id FROM caps WHERE scope IN (?, ?) AND scope_id IN (SELECT value FROM json_each(?)) AND deleted = 0",
+        (Scope.VIRTUAL_KEY.value, Scope.PROVIDER_CONFIG.value, json.dumps(owners)),
+    )
+    return [row[0] for row in found]
+
+
+def budget_ids(connection: Connection, *, now_ms: int, limit: int, offset: int, search: str = "") -> tuple[list[str], int]:
+    """A page of the ids of budgets, oldest first, and how many there are: caps in money, those of runs while they live."""
+    where = (
+        "unit = ? AND deleted = 0 AND (scope <> ? OR (enforcement = ? AND scope_id IN "
+        "(SELECT id FROM run_credentials WHERE expires_at_ms > ?))) AND (name LIKE ? ESCAPE '' OR scope_name LIKE ? ESCAPE '')"
+    )
+    pattern = f"%{_like(search)}%"
+    values = (Unit.USD.value, Scope.RUN.value, Enforcement.HARD.value, now_ms, pattern, pattern)
+    total = int(connection.execute(f"SELECT count(*) FROM caps WHERE {where}", values)[0][0])
+    found = connection.execute(
+        f"SELECT id FROM caps WHERE {where} ORDER BY created_ms, id LIMIT ? OFFSET ?", (*values, limit, offset)
+    )
+    return [row[0] for row in found], total
 
 
 def sort_caps(caps: Iterable[Cap]) -> tuple[Cap, ...]:

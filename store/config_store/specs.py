@@ -30,6 +30,7 @@ from store.config_store.fields import (
     Weight,
     check_models,
 )
+from store.config_store.problems import known_keys
 from store.config_store.secret_text import Secret
 from store.config_store.snapshot import ANY
 from store.config_store.unimplemented import is_empty
@@ -41,9 +42,9 @@ FROM_FILE = {"file": True}
 
 
 def _describe_unimplemented(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    names: frozenset[str] = getattr(model, "unimplemented", frozenset())
-    for name in sorted(names):
-        schema.setdefault("properties", {})[name] = {"description": "Accepted from other gateways' files; not implemented."}
+    names: frozenset[str] = getattr(model, "unimplemented", frozenset()) | getattr(model, "read_only", frozenset())
+    for name in sorted(names - {*known_keys(model)}):
+        schema.setdefault("properties", {})[name] = {"description": "Accepted, without effect here."}
 
 
 class Spec(BaseModel):
@@ -51,20 +52,22 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_describe_unimplemented)
     unimplemented: ClassVar[frozenset[str]] = frozenset()
+    read_only: ClassVar[frozenset[str]] = frozenset()
+    """What answers carry and requests may send back unread, so that an object that was read can be changed and sent."""
 
     @model_validator(mode="before")
     @classmethod
     def _leave_out_unimplemented(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, Mapping):
             return data
-        extra = [key for key in data if key in cls.unimplemented]
-        if not extra:
+        left_out = (cls.unimplemented | cls.read_only) - {*known_keys(cls)}
+        if not left_out.intersection(data):
             return data
         from_file = bool(info.context and info.context.get("file"))
-        asked = [key for key in extra if not is_empty(data[key])]
+        asked = [key for key in data if key in cls.unimplemented and not is_empty(data[key])]
         if asked and not from_file:
             raise ValueError(f"{asked[0]} is not implemented; leave it out")
-        return {key: value for key, value in data.items() if key not in cls.unimplemented}
+        return {key: value for key, value in data.items() if key not in left_out}
 
     def given(self, name: str) -> bool:
         """True when the document named this field, whatever its value."""
@@ -81,8 +84,12 @@ class BudgetSpec(Spec):
     """A cap in money. Without `reset_duration` it is prepaid: it never resets, top-ups fill it."""
 
     unimplemented = frozenset(
-        {"current_usage", "last_reset", "override_amount", "override_mode", "override_cycles_remaining",
-         "override_cycles_total", "override_anchor_reset", "config_hash", "created_at", "updated_at"}
+        {"override_amount", "override_mode", "override_cycles_remaining", "override_cycles_total", "override_anchor_reset"}
+    )  # fmt: skip
+    read_only = frozenset(
+        {"current_usage", "last_reset", "held", "carried", "effective_max_limit", "remaining", "resets_at", "scope", "scope_id",
+         "scope_name", "virtual_key_id", "provider_config_id", "team_id", "customer_id", "model_config_id", "config_hash",
+         "created_at", "updated_at"}
     )  # fmt: skip
 
     id: Id | None = None
@@ -110,9 +117,9 @@ class BudgetSpec(Spec):
 class RateLimitSpec(Spec):
     """Limits in tokens, requests and parallel calls; all nulls remove them."""
 
-    unimplemented = frozenset(
-        {"token_current_usage", "token_last_reset", "request_current_usage", "request_last_reset",
-         "config_hash", "created_at", "updated_at"}
+    read_only = frozenset(
+        {"token_current_usage", "token_last_reset", "token_resets_at", "request_current_usage", "request_last_reset",
+         "request_resets_at", "concurrent_current", "config_hash", "created_at", "updated_at"}
     )  # fmt: skip
 
     id: Id | None = None
@@ -170,7 +177,8 @@ class Limited(Spec):
 class ProviderConfigSpec(Limited):
     """What a virtual key may do at one provider (`*`: at any). An absent list allows everything, an empty one nothing."""
 
-    unimplemented = frozenset({"model_budgets", "virtual_key_id", "allow_all_keys", "keys", "config_hash"})
+    unimplemented = frozenset({"model_budgets"})
+    read_only = frozenset({"virtual_key_id", "allow_all_keys", "keys", "config_hash"})
 
     id: Id | None = None
     provider: Name
@@ -190,9 +198,7 @@ class ProviderConfigSpec(Limited):
         return self
 
 
-_VIRTUAL_KEY_UNIMPLEMENTED = frozenset(
-    {"mcp_configs", "access_profile_id", "created_by_user_id", "is_access_profile_managed", "config_hash"}
-)
+_VIRTUAL_KEY_UNIMPLEMENTED = frozenset({"mcp_configs", "access_profile_id", "created_by_user_id", "is_access_profile_managed"})
 
 
 class VirtualKeySpec(Limited):
@@ -227,8 +233,11 @@ class VirtualKeyPatch(Spec):
     """Changes to a virtual key: absent fields stay; a list that is present is the whole desired set."""
 
     unimplemented = _VIRTUAL_KEY_UNIMPLEMENTED
+    read_only = frozenset({"id", "value_hint", "team", "customer", "rate_limit_id", "config_hash", "created_at", "updated_at"})
 
     name: Name | None = None
+    value: Secret | None = None
+    """Only what it is already: a new value comes from rotating the key."""
     description: str | None = None
     is_active: Bool | None = None
     expires_at: Time | None = None
@@ -251,7 +260,8 @@ class VirtualKeyPatch(Spec):
 class TeamSpec(Limited):
     """A team to be made; it may belong to a customer."""
 
-    unimplemented = frozenset({"source_id", "business_unit_id", "profile", "config", "claims", "config_hash"})
+    unimplemented = frozenset({"source_id", "business_unit_id", "profile", "config", "claims"})
+    read_only = frozenset({"config_hash"})
 
     id: Id | None = None
     name: Name
@@ -263,7 +273,7 @@ class TeamSpec(Limited):
 class CustomerSpec(Limited):
     """A customer to be made."""
 
-    unimplemented = frozenset({"config_hash"})
+    read_only = frozenset({"config_hash"})
 
     id: Id | None = None
     name: Name
@@ -275,6 +285,9 @@ class GroupPatch(Spec):
     """Changes to a team or a customer (`customer_id` is for teams)."""
 
     unimplemented = TeamSpec.unimplemented
+    read_only = frozenset(
+        {"id", "rate_limit_id", "customer", "teams", "virtual_keys", "virtual_key_count", "config_hash", "created_at", "updated_at"}
+    )
 
     name: Name | None = None
     customer_id: Id | Literal[""] | None = None
@@ -300,6 +313,7 @@ class BudgetPatch(Spec):
     """Changes to one budget; what was spent stays."""
 
     unimplemented = BudgetSpec.unimplemented
+    read_only = BudgetSpec.read_only | {"id"}
 
     name: Name | None = None
     max_limit: Usd | None = None
@@ -318,8 +332,9 @@ class ProviderKeySpec(Spec):
 
     unimplemented = frozenset(
         {"use_for_batch_api", "aliases", "azure_key_config", "vertex_key_config", "bedrock_key_config", "vllm_key_config",
-         "ollama_key_config", "sgl_key_config", "config_hash", "enabled"}
+         "ollama_key_config", "sgl_key_config"}
     )  # fmt: skip
+    read_only = frozenset({"provider", "config_hash", "created_at", "updated_at"})
 
     id: Id | None = None
     name: Name
@@ -363,8 +378,9 @@ class ProviderSpec(Spec):
 
     unimplemented = frozenset(
         {"concurrency_and_buffer_size", "proxy_config", "send_back_raw_request", "send_back_raw_response",
-         "store_raw_request_response", "openai_config", "provider_status", "status", "description", "config_hash"}
+         "store_raw_request_response", "openai_config"}
     )  # fmt: skip
+    read_only = frozenset({"name", "configured", "built_in", "provider_status", "status", "description", "config_hash"})
 
     keys: tuple[ProviderKeySpec, ...] = ()
     network_config: NetworkConfig = Field(default_factory=NetworkConfig)

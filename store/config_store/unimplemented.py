@@ -13,13 +13,12 @@ def unimplemented_in(annotation: Any, value: Any, path: str = "") -> Iterator[st
             continue
         for key, inner in value.items():
             at = f"{path}.{key}" if path else str(key)
-            if key in getattr(model, "unimplemented", frozenset()):
+            field = next((field for name, field in model.model_fields.items() if key == (field.alias or name)), None)
+            if field is not None:
+                yield from unimplemented_in(field.annotation, inner, at)
+            elif key in getattr(model, "unimplemented", ()) or key in getattr(model, "read_only", ()):
                 if not is_empty(inner):
                     yield at
-                continue
-            for name, field in model.model_fields.items():
-                if key == (field.alias or name):
-                    yield from unimplemented_in(field.annotation, inner, at)
     for option in options(annotation):
         origin, args = get_origin(option), get_args(option)
         if origin in (list, tuple) and args and isinstance(value, list):

@@ -1,8 +1,7 @@
 """Growth: windows that are over are sealed with their sums, and the rows a seal explains are pruned after the retention."""
 
 from store.database import Connection
-from store.ledger.rows import NO_WINDOW, Key, StoredCap, cap_from_row, hold_parts, last_sequence, post_parts, read_caps
-from store.ledger.rows import CAP_COLUMNS as _CAP_COLUMNS
+from store.ledger.rows import CAP_COLUMNS, NO_WINDOW, Key, StoredCap, cap_from_row, last_sequence, post_parts
 
 _AT_ONCE = 500
 
@@ -12,7 +11,7 @@ def seal_windows(connection: Connection, now_ms: int, limit: int = _AT_ONCE) -> 
 
     An unconfirmed call may still be corrected after its window was sealed: the correction comes after the seal and counts.
     """
-    caps = {row[0]: cap_from_row(row) for row in connection.execute(f"SELECT {_CAP_COLUMNS} FROM caps")}
+    caps = {row[0]: cap_from_row(row) for row in connection.execute(f"SELECT {CAP_COLUMNS} FROM caps")}
     posts, entries = last_sequence(connection, "posts"), last_sequence(connection, "entries")
     rows = connection.execute(
         """SELECT b.cap_id, b.window_start_ms, b.used, b.carried FROM balances AS b
@@ -30,38 +29,33 @@ def seal_windows(connection: Connection, now_ms: int, limit: int = _AT_ONCE) -> 
     return len(over)
 
 
-def prune(connection: Connection, before_ms: int, limit: int = _AT_ONCE) -> int:
-    """Deletes holds and posts of calls settled before `before_ms` whose every window is sealed; returns how many calls.
+def prune(connection: Connection, before_ms: int, after_sequence: int = 0, limit: int = _AT_ONCE) -> tuple[int, int | None]:
+    """Deletes holds and posts of calls settled before `before_ms` whose every window is sealed.
 
-    The newest post always stays, so that sequences go on ascending. Settling a pruned call is an error and never a charge.
+    Looks at `limit` posts after a sequence; returns how many calls went, and the sequence to go on from (None at the end). The
+    newest post always stays, so that sequences go on ascending; so do unconfirmed calls, and calls on caps without a window.
+    Settling a pruned call is an error and never a charge.
     """
     sealed: dict[Key, int] = {
         (row[0], row[1]): row[2] for row in connection.execute("SELECT cap_id, window_start_ms, posts_sequence FROM seals")
     }
-    if not sealed:
-        return 0
     newest = last_sequence(connection, "posts")
     rows = connection.execute(
-        """SELECT p.call_id, group_concat(p.parts, char(10)), max(p.sequence), max(p.at_ms), h.parts, h.at_ms
-        FROM posts AS p JOIN holds AS h ON h.call_id = p.call_id
-        WHERE p.call_id IN (SELECT call_id FROM posts ORDER BY sequence LIMIT ?) GROUP BY p.call_id""",
-        (limit,),
+        "SELECT sequence, call_id, kind, parts FROM posts WHERE sequence > ? AND at_ms < ? ORDER BY sequence LIMIT ?",
+        (after_sequence, before_ms, limit),
     )
     gone = []
-    for call_id, texts, sequence, at_ms, held_text, _ in rows:
-        parts = [part for text in texts.split("\n") for part in post_parts(text)]
-        explained = all(sealed.get((cap_id, start_ms), -1) >= sequence for cap_id, start_ms, _ in parts)
-        if explained and at_ms < before_ms and sequence < newest and len(hold_parts(held_text)) <= len(parts):
+    for sequence, call_id, kind, text in rows:
+        if sequence == newest or kind not in ("post", "void"):
+            continue
+        if all(sealed.get((cap_id, start_ms), -1) >= sequence for cap_id, start_ms, _ in post_parts(text)):
             gone.append((call_id,))
     connection.executemany("DELETE FROM posts WHERE call_id = ?", gone)
     connection.executemany("DELETE FROM holds WHERE call_id = ?", gone)
-    return len(gone)
+    return len(gone), rows[-1][0] if len(rows) == limit else None
 
 
 def _is_over(stored: StoredCap, start_ms: int, now_ms: int) -> bool:
     """Whether a balance belongs to a window that has ended; one of an earlier lattice (the window was changed) counts as ended
     when it began before the current one."""
     return start_ms < stored.start_at(now_ms)
-
-
-__all__ = ["prune", "read_caps", "seal_windows"]

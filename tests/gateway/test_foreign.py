@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ MODEL_OF = {
 WAYS = ("base_url", "proxy")
 
 
-def the_calls(**common: str) -> list[Call]:
-    """Every kind but embeddings, for which this mock reports no usage. It serves Gemini under v1beta only."""
-    made = [call for call in every_call(**common) if call.api != "embeddings"]
+def the_calls(**common: Any) -> list[Call]:
+    """The synchronous kinds without embeddings, for which this mock reports no usage. It serves Gemini under v1beta only."""
+    made = [call for call in every_call(**common) if call.api != "embeddings" and not call.asynchronous]
     return [replace(call, api_version="v1beta" if call.api == "generate_content" else None) for call in made]
 
 
@@ -45,7 +46,7 @@ class Made:
     allowed: list[Outcome]
     refused: list[Outcome]
     upstream: list[str]
-    upstream_after_refusals: int
+    """Every request the mock got, of allowed and refused calls alike."""
     spent_nanos: int
 
 
@@ -62,22 +63,17 @@ class World:
 
     def _make(self, way: str) -> Made:
         spent_before, seen_before = self.gateway.spent_nanos(), len(self.mock.journal())
-        calls = self._calls(way, VIRTUAL_KEY)
+        calls, refused_calls = self._calls(way, VIRTUAL_KEY), self._calls(way, EMPTY_KEY)
         expected = sum(price_of(call) for call in calls)
-        allowed = run_in_process(calls, self._env(way, VIRTUAL_KEY))
+        outcomes = run_in_process(calls + refused_calls, self.gateway.env())
         spent = eventually(lambda: self.gateway.spent_nanos() - spent_before, lambda nanos: nanos >= expected)
-        journal = self.mock.journal()[seen_before:]
-        refused = run_in_process(self._calls(way, EMPTY_KEY), self._env(way, EMPTY_KEY))
-        after = len(self.mock.journal()) - seen_before - len(journal)
-        return Made(calls, allowed, refused, [str(entry) for entry in journal], after, spent)
+        upstream = [str(entry) for entry in self.mock.journal()[seen_before:]]
+        return Made(calls, outcomes[: len(calls)], outcomes[len(calls) :], upstream, spent)
 
     def _calls(self, way: str, key: str) -> list[Call]:
         if way == "base_url":
             return the_calls(gateway_url=self.gateway.url, api_key=key)
-        return the_calls(api_key="callers-own-key")
-
-    def _env(self, way: str, key: str) -> dict[str, str]:
-        return self.gateway.env() if way == "base_url" else self.gateway.proxy_env(key)
+        return the_calls(api_key="callers-own-key", env=self.gateway.proxy_variables(key))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +118,7 @@ def test_each_call_reached_the_mock_once_without_the_virtual_key(world: World, w
 @pytest.mark.parametrize("way", WAYS)
 def test_refusals_never_reach_the_mock(world: World, way: str) -> None:
     made = world.made(way)
-    assert made.upstream_after_refusals == 0
+    assert len(made.upstream) == len(made.calls)
     for outcome in made.refused:
         assert (outcome.ok, outcome.error_status) == (False, 402)
         assert "nothing-left-budget" in outcome.error_message

@@ -43,7 +43,7 @@ class Made:
     refused: list[Outcome]
     lines: list[dict[str, Any]]
     upstream: list[dict[str, Any]]
-    upstream_after_refusals: int
+    """Every request the provider got, of allowed and refused calls alike."""
     spent_nanos: int
 
 
@@ -63,26 +63,22 @@ class World:
     def _make(self, way: str) -> Made:
         self.provider.reset()
         before = self.gateway.spent_nanos()
-        calls = self._calls(way, VIRTUAL_KEY)
-        allowed = run_in_process(calls, self._env(way, VIRTUAL_KEY))
+        calls, refused_calls = self._calls(way, VIRTUAL_KEY), self._calls(way, EMPTY_KEY)
+        outcomes = run_in_process(calls + refused_calls, self.gateway.env())
         bill = self.provider.bill()
         spent = eventually(
             lambda: self.gateway.spent_nanos() - before, lambda spent: spent == bill["cost_nanos"] or spent > bill["cost_nanos"]
         )
-        upstream = self.provider.last(500)
-        refused = run_in_process(self._calls(way, EMPTY_KEY), self._env(way, EMPTY_KEY))
-        after = self.provider.bill()["requests"] - bill["requests"]
-        return Made(calls, allowed, refused, bill["lines"], upstream, after, spent)
+        allowed, refused = outcomes[: len(calls)], outcomes[len(calls) :]
+        return Made(calls, allowed, refused, bill["lines"], self.provider.last(500), spent)
 
     def _calls(self, way: str, key: str) -> list[Call]:
         if way == "base_url":
             calls = every_call(gateway_url=self.gateway.url, api_key=key, text="hi there [[pretend output-tokens=24]]")
         else:
-            calls = every_call(api_key=OWN_KEY, text="hi there [[pretend output-tokens=24]]")
+            env = self.gateway.proxy_variables(key)
+            calls = every_call(api_key=OWN_KEY, text="hi there [[pretend output-tokens=24]]", env=env)
         return [replace(call, include_usage=call.api == "chat" and call.stream and call.asynchronous) for call in calls]
-
-    def _env(self, way: str, key: str) -> dict[str, str]:
-        return self.gateway.env() if way == "base_url" else self.gateway.proxy_env(key)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +174,7 @@ def test_a_refusal_carries_the_budget_as_data(world: World, way: str, number: in
 @pytest.mark.parametrize("way", WAYS)
 def test_a_refusal_is_one_request_and_never_reaches_the_provider(world: World, way: str) -> None:
     made = world.made(way)
-    assert made.upstream_after_refusals == 0
+    assert len(made.upstream) == len(made.calls)
     way_in = "reverse" if way == "base_url" else "forward"
 
     def refusals() -> Counter[str]:

@@ -124,7 +124,7 @@ def test_money_is_exact_from_the_text(tmp_path: Path) -> None:
         ),
         (
             {"governance": {"virtual_keys": [{"name": "a"}], "budgets": [{"id": "b", "max_limit": 1, "virtual_key_id": "aa"}]}},
-            "governance.budgets[0].virtual_key_id: there is no virtual_key 'aa'; did you mean 'a'?",
+            "governance.budgets[0].virtual_key_id: there is no virtual key 'aa'; did you mean 'a'?",
         ),
         (
             {"governance": {"virtual_keys": [{"name": "a"}, {"name": "a"}]}},

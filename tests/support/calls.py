@@ -84,15 +84,11 @@ class FixedSnapshots:
             self.current = self.following.pop(0)
 
 
-def snapshot(
-    keys: dict[str, VirtualKey] | None = None, providers: dict[str, Provider] | None = None, **fields: Any
-) -> Snapshot:
+def snapshot(keys: dict[str, VirtualKey] | None = None, providers: dict[str, Provider] | None = None, **fields: Any) -> Snapshot:
     """A governance of one key that may do everything, and every known provider with one key; `keys` by value."""
     if keys is None:
         keys = {KEY: virtual_key()}
-    every = {
-        name: Provider(name, name, keys=(ProviderKey(f"{name}-1", f"{name}-main", f"secret-of-{name}"),)) for name in FAMILIES
-    }
+    every = {name: Provider(name, name, keys=(ProviderKey(f"{name}-1", f"{name}-main", f"secret-of-{name}"),)) for name in FAMILIES}
     return Snapshot(
         revision=fields.pop("revision", 1),
         providers=MappingProxyType(every | (providers or {})),

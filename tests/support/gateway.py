@@ -161,11 +161,15 @@ class Gateway:
         return alone, bundle
 
     def proxy_env(self, key: str | None = VIRTUAL_KEY) -> dict[str, str]:
-        """The environment of a program that goes through the gateway as its proxy, under `key`."""
+        """The whole environment of a program that goes through the gateway as its proxy, under `key`."""
+        return self.env() | self.proxy_variables(key)
+
+    def proxy_variables(self, key: str | None = VIRTUAL_KEY) -> dict[str, str]:
+        """The variables alone that lead a program through the gateway."""
         alone, bundle = self.ca_files()
         credential = f"tests:{key}@" if key is not None else ""
         proxy = self.url.replace("://", f"://{credential}")
-        return self.env() | {
+        return {
             "HTTPS_PROXY": proxy,
             "HTTP_PROXY": proxy,
             "NO_PROXY": "127.0.0.1,localhost",

@@ -6,6 +6,7 @@ under environment variables (`HTTPS_PROXY`, `SSL_CERT_FILE`) exactly as a user w
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ class Call:
     """Chat streams only: ask for the usage chunk."""
     api_version: str | None = None
     """Gemini only."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables of this call alone: SDKs read them when a client is made, and each call makes its own."""
 
     @property
     def label(self) -> str:
@@ -116,6 +119,8 @@ def run_in_process(calls: list[Call], env: Mapping[str, str], timeout_seconds: f
 
 def run(call: Call) -> Outcome:
     """Make one call with its SDK at default settings (retries included)."""
+    before = dict(os.environ)
+    os.environ.update(call.env)
     try:
         if call.api == "messages":
             return asyncio.run(_anthropic_async(call)) if call.asynchronous else _anthropic(call)
@@ -124,6 +129,9 @@ def run(call: Call) -> Outcome:
         return asyncio.run(_openai_async(call)) if call.asynchronous else _openai(call)
     except Exception as error:
         return _failure(error)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _failure(error: Exception) -> Outcome:

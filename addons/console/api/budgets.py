@@ -1,12 +1,12 @@
 """`/api/governance/budgets` and `/rate-limits`: every budget with its sums; make, change, delete, reset, top up."""
 
-from addons.console.api.reading import all_states, budget_states
+from addons.console.api.paging import page_asked
+from addons.console.api.reading import budget_page, one_budget, states_of
 from addons.console.handler import ConsoleHandler
 from store.config_store import change
 from store.config_store.fields import Usd
 from store.config_store.shapes import Json, budget_json, by_owner, rate_limit_json
 from store.config_store.specs import BudgetPatch, BudgetRowSpec, Spec
-from store.errors import NotFound
 from store.ledger.types import Scope
 from store.money import nanos_from_usd
 
@@ -28,31 +28,31 @@ class BudgetsHandler(ConsoleHandler):
     """The list, and making a budget."""
 
     async def get(self) -> None:
-        found = [budget_json(state) for state in await self.on_thread(budget_states, self.context)]
+        page = page_asked(self, "search")
+        limit, offset = page if page is not None else (None, 0)
+        states, total = await self.on_thread(budget_page, self.context, limit, offset, self.get_query_argument("search", ""))
+        found = [budget_json(state) for state in states]
         for name in ("scope", "scope_id"):
             if (wanted := self.get_query_argument(name, None)) is not None:
                 found = [budget for budget in found if budget[name] == wanted]
-        self.send({"budgets": found, "count": len(found)})
+        self.send({"budgets": found, "count": len(found), "total_count": total})
 
     async def post(self) -> None:
         spec = self.body_as(BudgetRowSpec)
         cap = await self.on_thread(change.create_budget, self.context.store, spec)
-        self.send({"message": "Budget created successfully", "budget": await self.on_thread(self._one, cap.id)})
-
-    def _one(self, budget_id: str) -> Json:
-        return one_budget(self, budget_id)
+        self.send({"message": "Budget created successfully", "budget": await self.on_thread(one_budget, self.context, cap.id)})
 
 
 class BudgetHandler(ConsoleHandler):
     """One budget."""
 
     async def get(self, budget_id: str) -> None:
-        self.send({"budget": await self.on_thread(one_budget, self, budget_id)})
+        self.send({"budget": await self.on_thread(one_budget, self.context, budget_id)})
 
     async def put(self, budget_id: str) -> None:
         patch = self.body_as(BudgetPatch)
         await self.on_thread(change.update_budget, self.context.store, budget_id, patch)
-        made = await self.on_thread(one_budget, self, budget_id)
+        made = await self.on_thread(one_budget, self.context, budget_id)
         self.send({"message": "Budget updated successfully", "budget": made})
 
     async def delete(self, budget_id: str) -> None:
@@ -66,7 +66,7 @@ class ResetHandler(ConsoleHandler):
     async def post(self, budget_id: str) -> None:
         reason = self.body_as(ResetBody).reason
         await self.on_thread(change.reset_budget, self.context.store, budget_id, reason)
-        made = await self.on_thread(one_budget, self, budget_id)
+        made = await self.on_thread(one_budget, self.context, budget_id)
         self.send({"message": "Budget reset successfully", "budget": made})
 
 
@@ -77,7 +77,7 @@ class TopUpHandler(ConsoleHandler):
         body = self.body_as(TopUpBody)
         amount_nanos = nanos_from_usd(body.amount)
         await self.on_thread(change.top_up_budget, self.context.store, budget_id, amount_nanos, body.reason)
-        made = await self.on_thread(one_budget, self, budget_id)
+        made = await self.on_thread(one_budget, self.context, budget_id)
         self.send({"message": "Budget topped up successfully", "budget": made})
 
 
@@ -90,18 +90,10 @@ class RateLimitsHandler(ConsoleHandler):
 
     def _all(self) -> list[Json]:
         with self.context.store.database.read() as connection:
-            owners = by_owner(all_states(self.context, connection))
+            owners = by_owner(states_of(self.context, connection))
         made = []
         for (scope, scope_id), states in owners.items():
             limit = rate_limit_json(states)
             if limit is not None and scope is not Scope.RUN:
                 made.append({**limit, "scope": scope.value, "scope_id": scope_id, "scope_name": states[0].cap.scope_name})
         return made
-
-
-def one_budget(handler: ConsoleHandler, budget_id: str) -> Json:
-    """One budget with its sums. Raises NotFound."""
-    for state in budget_states(handler.context):
-        if state.cap.id == budget_id:
-            return budget_json(state)
-    raise NotFound(f"there is no budget {budget_id!r}")

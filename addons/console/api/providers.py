@@ -14,8 +14,6 @@ from store.errors import NotFound
 class ProviderCreate(ProviderSpec):
     """A provider with its name, as the API takes it."""
 
-    unimplemented = ProviderSpec.unimplemented
-
     provider: Name
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from addons.console.context import ConsoleContext
 from store.config_store import read
 from store.config_store.records import GroupRecord, ProviderKeyRecord, VirtualKeyRecord
-from store.config_store.shapes import Json, States, by_owner, group_json, virtual_key_json
+from store.config_store.shapes import Json, States, budget_json, by_owner, group_json, virtual_key_json
 from store.database import Connection
 from store.errors import NotFound
-from store.ledger.types import CapState, Enforcement, Scope, Unit
+from store.ledger.types import CapState, Scope, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Surroundings:
     provider_keys: Mapping[str, Sequence[ProviderKeyRecord]]
 
 
-def surroundings(context: ConsoleContext, connection: Connection) -> Surroundings:
-    """Everything that keys refer to."""
+def surroundings(context: ConsoleContext, connection: Connection, keys: Sequence[VirtualKeyRecord]) -> Surroundings:
+    """Everything that these keys refer to."""
     return Surroundings(
-        states=by_owner(all_states(context, connection)),
+        states=by_owner(states_of(context, connection, read.key_cap_ids(connection, keys))),
         teams={team.id: team for team in read.teams(connection)},
         customers={customer.id: customer for customer in read.customers(connection)},
         provider_keys={provider.name: provider.keys for provider in read.providers(connection)},
@@ -43,7 +43,7 @@ def read_key(context: ConsoleContext, key_id: str, value: str | None = None) -> 
         record = read.virtual_key(connection, key_id)
         if record is None:
             raise NotFound(f"there is no virtual key {key_id!r}")
-        made = key_json(record, surroundings(context, connection))
+        made = key_json(record, surroundings(context, connection, (record,)))
     return {**made, "value": value} if value is not None else made
 
 
@@ -51,7 +51,7 @@ def read_keys(context: ConsoleContext, query: read.KeyQuery) -> tuple[list[Json]
     """A page of keys and how many there are in all."""
     with context.store.database.read() as connection:
         records, total = read.key_page(connection, query)
-        around = surroundings(context, connection)
+        around = surroundings(context, connection, records)
         return [key_json(record, around) for record in records], total
 
 
@@ -60,7 +60,7 @@ def read_groups(context: ConsoleContext, scope: Scope) -> list[Json]:
     with context.store.database.read() as connection:
         records = read.teams(connection) if scope is Scope.TEAM else read.customers(connection)
         counts = read.keys_per_group(connection, "team_id" if scope is Scope.TEAM else "customer_id")
-        states = by_owner(all_states(context, connection))
+        states = by_owner(states_of(context, connection))
         return [group_json(record, scope, states, counts.get(record.id, 0)) for record in records]
 
 
@@ -74,21 +74,25 @@ def read_group(context: ConsoleContext, scope: Scope, group_id: str) -> Json:
     return made
 
 
-def all_states(context: ConsoleContext, connection: Connection) -> Sequence[CapState]:
-    """Every cap with its sums, in the order in which refusals would name them within an owner."""
-    states = {state.cap.id: state for state in context.states(connection, context.store.clock.now_ms())}
-    ordered = read.sort_caps([state.cap for state in states.values()])
-    return [states[cap.id] for cap in ordered]
+def states_of(context: ConsoleContext, connection: Connection, cap_ids: Sequence[str] | None = None) -> list[CapState]:
+    """These caps (None: all) with their sums, in the order in which refusals would name them within an owner."""
+    found = context.states(connection, context.store.clock.now_ms(), cap_ids)
+    states = {state.cap.id: state for state in found}
+    return [states[cap.id] for cap in read.sort_caps([state.cap for state in states.values()])]
 
 
-def budget_states(context: ConsoleContext) -> list[CapState]:
-    """Every budget that can refuse or watch: caps in money, without those that only count the cost of a run."""
+def budget_page(context: ConsoleContext, limit: int | None, offset: int, search: str) -> tuple[list[CapState], int]:
+    """Budgets in the order of their making (None: all of them), and how many there are."""
+    now_ms = context.store.clock.now_ms()
     with context.store.database.read() as connection:
-        states = all_states(context, connection)
-        alive = {run.id for run in read.runs(connection, now_ms=context.store.clock.now_ms())}
-    return [state for state in states if state.cap.unit is Unit.USD and _is_shown(state, alive)]
+        ids, total = read.budget_ids(connection, now_ms=now_ms, limit=-1 if limit is None else limit, offset=offset, search=search)
+        return list(context.states(connection, now_ms, ids)), total
 
 
-def _is_shown(state: CapState, living_runs: set[str]) -> bool:
-    cap = state.cap
-    return cap.scope is not Scope.RUN or (cap.enforcement is Enforcement.HARD and cap.scope_id in living_runs)
+def one_budget(context: ConsoleContext, budget_id: str) -> Json:
+    """One budget with its sums. Raises NotFound."""
+    with context.store.database.read() as connection:
+        cap = read.cap(connection, budget_id)
+        if cap is None or cap.unit is not Unit.USD:
+            raise NotFound(f"there is no budget {budget_id!r}")
+        return budget_json(context.states(connection, context.store.clock.now_ms(), (budget_id,))[0])

@@ -18,8 +18,8 @@ function show(id, value, view) {
 }
 
 async function refresh() {
-  const [{ budgets }, { logs }] = await Promise.all([get("/api/governance/budgets"), get("/api/logs?limit=20")]);
-  show("budgets", budgets, budgetsView);
+  const [{ budgets, total_count: total }, { logs }] = await Promise.all([get("/api/governance/budgets?limit=100"), get("/api/logs?limit=20")]);
+  show("budgets", { budgets, total }, budgetsView);
   show("calls", { logs, config: shown.config }, ({ logs: rows }) => callsView(rows, shown.config?.gateway_url));
   at("sign-in").hidden = true;
   at("content").hidden = false;

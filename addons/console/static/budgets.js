@@ -40,11 +40,13 @@ function row(budget) {
   ];
 }
 
-export function budgetsView(budgets) {
+export function budgetsView({ budgets, total }) {
   if (budgets.length === 0) {
     return make("div", { class: "notice" },
       make("p", {}, "There is no budget yet, so nothing is capped."),
       make("p", {}, "Put one on a virtual key: ", make("code", {}, "tollgate budgets create my-budget 0.50usd/1h --key default")));
   }
-  return table("Budgets", COLUMNS, budgets.map(row));
+  const more = total > budgets.length ? make("p", { class: "quiet" }, `The first ${budgets.length} of ${total}.`) : null;
+  const list = table("Budgets", COLUMNS, budgets.map(row));
+  return more ? make("div", {}, list, more) : list;
 }

@@ -366,3 +366,46 @@ async def test_a_store_that_cannot_be_reached_is_503_in_json(console: Any) -> No
     console.store.database.close()
     for answer in (await console.client.get(KEYS), await console.client.post(KEYS, json={"name": "x"})):
         assert answer.status_code == 503 and "closed" in message(answer)
+
+
+async def test_what_was_read_can_be_changed_and_sent_back(console: Any) -> None:
+    budgets = [{"name": "pot", "max_limit": 0.5, "reset_duration": "1h"}]
+    team = (await console.client.post("/api/governance/teams", json={"name": "Blue", "budgets": budgets})).json()["team"]
+    key = await make_key(
+        console,
+        budgets=budgets,
+        team_id=team["id"],
+        rate_limit={"token_max_limit": 5, "token_reset_duration": "1m"},
+        provider_configs=[{"provider": "openai", "budgets": [{"max_limit": 1, "reset_duration": "1d"}]}],
+    )
+    path = f"{KEYS}/{key['id']}"
+    before = load_snapshot(console.store, {}).virtual_keys[key["id"]]
+    key["budgets"][0]["max_limit"] = 0.75
+    sent = await console.client.put(path, json=key)
+    assert sent.status_code == 200, sent.text
+    after = load_snapshot(console.store, {}).virtual_keys[key["id"]]
+    assert [cap.limit for cap in after.caps if cap.window == "1h"] == [750_000_000]
+    assert after.provider_configs == before.provider_configs and after.team_caps == before.team_caps
+    assert [cap.id for cap in after.caps] == [cap.id for cap in before.caps]
+    assert "rotate the key" in message(await console.client.put(path, json={"value": "sk-bf-chosen-by-me"}))
+    assert "model_budgets is not implemented" in message(
+        await console.client.put(path, json={"provider_configs": [{"provider": "openai", "model_budgets": [{"model_name": "x"}]}]})
+    )
+    for address in (f"/api/governance/teams/{team['id']}", f"{BUDGETS}/{key['budgets'][0]['id']}", "/api/providers/openai"):
+        found = (await console.client.get(address)).json()
+        entity = found.get("team") or found.get("budget") or found
+        again = await console.client.put(address, json=entity)
+        assert again.status_code == 200, again.text
+
+
+async def test_budgets_in_pages(console: Any) -> None:
+    for number in range(5):
+        await make_key(console, name=f"key_{number}", budgets=[{"max_limit": number, "reset_duration": "1h"}])
+    whole = (await console.client.get(BUDGETS)).json()
+    assert (whole["count"], whole["total_count"]) == (5, 5)
+    page = (await console.client.get(BUDGETS, params={"limit": 2, "offset": 3})).json()
+    assert [b["max_limit"] for b in page["budgets"]] == [3, 4] and page["total_count"] == 5
+    found = (await console.client.get(BUDGETS, params={"search": "Y_2"})).json()
+    assert ([b["scope_name"] for b in found["budgets"]], found["total_count"]) == (["key_2"], 1)
+    one_owner = (await console.client.get(BUDGETS, params={"scope": "team"})).json()
+    assert one_owner["budgets"] == []

@@ -85,8 +85,7 @@ def test_the_budget_trips_offline_and_nothing_is_left(tmp_path: Path) -> None:
     assert not processes_of(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_keep_stays_up_until_told_and_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+def test_keep_stays_up_until_told_and_cleans_up(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run_gateway.py"), "demo", "--keep"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ(tmp_path), stdin=subprocess.DEVNULL,
@@ -97,9 +96,9 @@ def test_keep_stays_up_until_told_and_cleans_up(tmp_path: Path, number: signal.S
         if "until Ctrl-C" in line:
             break
     assert process.poll() is None
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert process.returncode == (0 if number is signal.SIGINT else 128 + 15)
+    assert process.returncode == 0
     assert list(tmp_path.iterdir()) == [] and not processes_of(tmp_path)
 
 

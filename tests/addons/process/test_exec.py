@@ -22,7 +22,9 @@ FAKE = Path(__file__).with_name("fake_gateway.py")
 DRIVER = f"""
 import sys
 from pathlib import Path
+import addons.process.exec_command as exec_command
 import addons.process.launch as launch
+exec_command._STILL_SECONDS = 0.05
 launch.PROGRAM = Path({str(FAKE)!r})
 import run_gateway
 run_gateway.main()

@@ -23,7 +23,7 @@ def elements(data: bytes, cuts: list[int], parser: JsonArrayParser | None = None
     return [e for a, b in zip([0, *points], [*points, len(data)], strict=True) for e in parser.feed(data[a:b])]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(ARRAYS, st.booleans(), st.sampled_from([None, 1]), st.lists(st.integers(0, 300), max_size=8))
 def test_elements(array: list[dict[str, object]], ascii_only: bool, indent: int | None, cuts: list[int]) -> None:
     data = json.dumps(array, ensure_ascii=ascii_only, indent=indent).encode()
@@ -32,7 +32,7 @@ def test_elements(array: list[dict[str, object]], ascii_only: bool, indent: int 
     assert elements(data, list(range(len(data)))) == elements(data, [])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=100), st.lists(st.integers(0, 100), max_size=5))
 def test_any_bytes(data: bytes, cuts: list[int]) -> None:
     for element in elements(data, cuts):

@@ -51,7 +51,7 @@ def changed(value: dict[str, object], path: tuple[str, ...], new: object) -> dic
     return result
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(texts(), st.lists(KEYS, min_size=1, max_size=3), st.integers(0, 10**6))
 def test_result_is_what_the_edited_object_would_be(text: tuple[dict[str, object], bytes], path: list[str], new: int) -> None:
     value, body = text
@@ -62,7 +62,7 @@ def test_result_is_what_the_edited_object_would_be(text: tuple[dict[str, object]
     assert orjson.loads(body) == orjson.loads(orjson.dumps(value))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(texts(), st.lists(KEYS, min_size=1, max_size=3))
 def test_all_other_bytes_are_unchanged(text: tuple[dict[str, object], bytes], path: list[str]) -> None:
     """Around the edit the text is the old one: a common beginning and a common end account for all of it."""

@@ -84,7 +84,7 @@ def test_too_long_an_event_stops_the_parsing(step: int) -> None:
 def test_many_small_pieces_of_a_long_event_are_cheap() -> None:
     """Half a megabyte in single bytes would take minutes if each piece were searched from the start."""
     parser = SseParser()
-    data = b"data: " + bytes(random.Random(1).choices(b"abc\r", k=300_000)) + b"\n\n"
+    data = b"data: " + bytes(random.Random(1).choices(b"abc\r", k=100_000)) + b"\n\n"
     for at in range(len(data)):
         parser.feed(data[at : at + 1])
 

@@ -121,5 +121,3 @@ def end(call: Call, services: Services, outcome: str) -> None:
 def is_streamed_through(call: Call) -> bool:
     """Whether the request body may flow before its end is seen: only where nothing is metered."""
     return call.refusal is None and not call.local and call.kind is not PathKind.METERED
-
-

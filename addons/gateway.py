@@ -97,6 +97,9 @@ class Gateway:
         self._runtime = runtime
         self.calls: dict[str, Call] = {}
         """Calls in flight, by flow id."""
+        self.idle = asyncio.Event()
+        """No call is in flight."""
+        self.idle.set()
         self.started = asyncio.Event()
         """mitmproxy is running and the stores are open."""
 
@@ -194,6 +197,7 @@ class Gateway:
         services = self.services
         call = Call(self._new_id(), flow, services.clock.now_ms(), services.clock.monotonic())
         self.calls[flow.id] = call
+        self.idle.clear()
         if self.runtime.draining:
             self.refuse_flow(flow, unavailable("The gateway is being stopped; connect again."))
             return
@@ -269,7 +273,7 @@ class Gateway:
 
     @quiet
     def response(self, flow: http.HTTPFlow) -> None:
-        call = self.calls.pop(flow.id, None)
+        call = self._take(flow)
         if call is None:
             return
         self.runtime.watchdog.done(flow)
@@ -284,12 +288,19 @@ class Gateway:
 
     @quiet
     def error(self, flow: http.HTTPFlow) -> None:
-        call = self.calls.pop(flow.id, None)
+        call = self._take(flow)
         if call is None:
             return
         self.runtime.watchdog.done(flow)
         call.note = flow.error.msg if flow.error else ""
         self._finish(call, self._how_it_broke(call))
+
+    def _take(self, flow: http.HTTPFlow) -> Call | None:
+        """The flow's call, which is over."""
+        call = self.calls.pop(flow.id, None)
+        if not self.calls:
+            self.idle.set()
+        return call
 
     def _how_it_broke(self, call: Call) -> str:
         flow = call.flow

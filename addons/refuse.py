@@ -118,7 +118,8 @@ def body(refusal: Refusal, dialect: str, request_id: str, extra_fields: Mapping[
     """The refusal as JSON of `dialect` (`openai` and everything unknown, `anthropic`, `gemini`, `bedrock`)."""
     common = _common(refusal, request_id)
     if dialect == "anthropic":
-        error: dict[str, Any] = {"type": ANTHROPIC_TYPES.get(refusal.status, "api_error"), "message": refusal.message, "code": refusal.type}
+        kind = ANTHROPIC_TYPES.get(refusal.status, "api_error")
+        error: dict[str, Any] = {"type": kind, "message": refusal.message, "code": refusal.type}
         return orjson.dumps({"type": "error", "error": error} | common)
     if dialect == "gemini":
         detail = {
@@ -179,5 +180,3 @@ def for_codex(refusal: Refusal, request_id: str) -> tuple[int, bytes] | None:
         "code": refusal.type,
     }
     return 429, orjson.dumps({"error": error} | _common(refusal, request_id))
-
-

@@ -1,5 +1,6 @@
 """The addon inside stock mitmweb and mitmdump: it opens the stores by itself and sets the options it depends on."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from addons.runtime import Address, Runtime, limits_of, open_runtime, open_store
 from store.clock import Ids, SystemClock
 from store.config_store.bootstrap import seed
 from store.errors import UserError
-from store.settings import load_settings
+from store.settings import Settings, load_settings
 from store.version import VERSION
 
 APP_DIR_OPTION = "tollgate_app_dir"
@@ -20,12 +21,12 @@ APP_DIR_HELP = "Tollgate's app directory: config.json, stores and CA. Default: T
 def prepare_options() -> None:
     """What must stand before the first connection: lazy upstream connections, HTTP/1.1, loopback unless told otherwise."""
     if not ctx.options.listen_host:
-        ctx.options.update(listen_host="127.0.0.1")
+        ctx.options.update(listen_host="127.0.0.1")  # type: ignore[no-untyped-call]
     mitm.apply_safe_options(ctx.options, listening_on_loopback=Address(ctx.options.listen_host).on_loopback)
 
 
-async def open_stock_runtime() -> Runtime:
-    """A runtime for the running stock tool. Raises UserError."""
+def _prepare() -> tuple[Path, Settings]:
+    """The app directory with its stores migrated and seeded, and its settings. Raises UserError."""
     named = getattr(ctx.options, APP_DIR_OPTION) or os.environ.get("TOLLGATE_APP_DIR", "")
     if not named:
         raise UserError(f"say where Tollgate's app directory is: --set {APP_DIR_OPTION}=DIR")
@@ -39,7 +40,13 @@ async def open_stock_runtime() -> Runtime:
         seed(store, settings)
     finally:
         store.database.close()
-    ctx.options.update(confdir=str(app_dir / "ca"))
+    return app_dir, settings
+
+
+async def open_stock_runtime() -> Runtime:
+    """A runtime for the running stock tool. Raises UserError."""
+    app_dir, settings = await asyncio.to_thread(_prepare)
+    ctx.options.update(confdir=str(app_dir / "ca"))  # type: ignore[no-untyped-call]
     mitm.set_limits(limits_of(settings))
     address = Address(ctx.options.listen_host or "127.0.0.1", ctx.options.listen_port or 8080)
     runtime = await open_runtime(app_dir, settings, address, version=VERSION)

@@ -87,7 +87,7 @@ def measure(places: dict[str, tuple[str, list[str]]], args: argparse.Namespace) 
     """Alternate between the places; print medians and ratios."""
     rates: dict[str, list[float]] = {name: [] for name in places}
     alone: dict[str, list[float]] = {name: [] for name in places}
-    for name, (url, headers) in places.items():
+    for url, headers in places.values():
         load(url, headers, args.connections, 1.0)
     for number in range(args.rounds):
         for name, (url, headers) in places.items():

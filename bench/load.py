@@ -78,8 +78,8 @@ class Load:
 def request_bytes(url: str, headers: list[str], body: bytes) -> bytes:
     """One HTTP/1.1 POST as it stands on the wire."""
     parts = urlsplit(url)
-    lines = [f"POST {parts.path} HTTP/1.1", f"host: {parts.netloc}", "content-type: application/json", f"content-length: {len(body)}"]
-    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
+    lines = [f"POST {parts.path} HTTP/1.1", f"host: {parts.netloc}", "content-type: application/json"]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", *headers, "", ""]).encode() + body
 
 
 async def run(url: str, headers: list[str], body: bytes, connections: int, seconds: float) -> dict[str, object]:

@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import os
 import sys
+import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -22,17 +24,29 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--default", action="append", default=[], metavar="KEY=VALUE", help="what an x-pretend-KEY header would say"
     )
+    parser.add_argument("--lifeline", action="store_true", help="end when standard input does, as when the parent dies")
     options = parser.parse_args(arguments)
     try:
         pairs = [text.partition("=") for text in options.default]
         defaults = steer(Behaviour(), {key: value if mark else "1" for key, mark, value in pairs})
     except UnknownInstruction as error:
         parser.error(str(error))
+    if options.lifeline:
+        threading.Thread(target=_end_with_stdin, name="lifeline", daemon=True).start()
     serving = _serve(options.host, options.port, options.bill, defaults, options.keep)
     try:
         _run(serving)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        parser.error(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}")
+
+
+def _end_with_stdin() -> None:
+    """Every line of the bill is with the kernel already, so there is nothing to put in order first."""
+    while os.read(0, 64):
+        pass
+    os._exit(0)
 
 
 async def _serve(host: str, port: int, bill: Path | None, defaults: Behaviour, keep: int) -> None:

@@ -1,4 +1,4 @@
-"""What `serve` says when it starts: what was seeded, what is ignored, and at the very first start the next steps, ready to paste."""
+"""What `serve` says when it starts: what was seeded, what is ignored, and at the very first start what to paste next."""
 
 import shlex
 import sys
@@ -16,10 +16,7 @@ def welcome(
     if report.seeded:
         yield "seeded the configuration store from config.json"
     if report.ignored:
-        yield (
-            f"ignored in config.json, because the store has data: {', '.join(report.ignored)}"
-            " (serve --reseed applies the file)"
-        )
+        yield (f"ignored in config.json, because the store has data: {', '.join(report.ignored)} (serve --reseed applies the file)")
     if not settings.encryption_key:
         yield f"note: no encryption_key is set; provider keys and virtual keys in {app_dir / 'config.db'} are readable"
     if report.default_key_value:

@@ -1,6 +1,7 @@
 """One worker: a slim mitmproxy master with the addon on the inherited socket. Started by the supervisor, ends with it."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -16,7 +17,8 @@ from store.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-DRAIN_POLL_SECONDS = 0.05
+LAST_WORDS_SECONDS = 2.0
+"""For the ends of calls that the gateway has just ended itself."""
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long the event loop may keep the interpreter from the ledger's thread. Python's 5 ms would be paid at every statement of a
 batch, because each of them lets go of the interpreter and has to get it back."""
@@ -38,7 +40,7 @@ async def work(spec: ChildSpec, settings: Settings) -> None:
     options = mitm.make_options(confdir=app_dir / "ca", listening_on_loopback=address.on_loopback)
     master = mitm.SlimMaster(options, upstream_proxy=runtime.upstream_proxy)
     gateway = Gateway(runtime)
-    master.addons.add(gateway)
+    master.addons.add(gateway)  # type: ignore[no-untyped-call]
     running = asyncio.get_running_loop().create_task(master.run(), name="mitmproxy master")
     # mitmproxy's own start sets up the listeners of its options, which are none: ours must come after it.
     started = asyncio.get_running_loop().create_task(gateway.started.wait())
@@ -48,7 +50,7 @@ async def work(spec: ChildSpec, settings: Settings) -> None:
     report_ready()
     await asyncio.wait({running, end}, return_when=asyncio.FIRST_COMPLETED)
     await drain(gateway, runtime, master, spec.grace)
-    master.shutdown()
+    master.shutdown()  # type: ignore[no-untyped-call]
     await running
     await runtime.close()
 
@@ -57,18 +59,19 @@ async def drain(gateway: Gateway, runtime: Runtime, master: mitm.SlimMaster, gra
     """Stop accepting, let calls in flight finish within `grace` seconds, then end and settle what is left."""
     runtime.draining = True
     await mitm.stop_accepting(master)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + grace
-    while gateway.calls and loop.time() < deadline:
-        await asyncio.sleep(DRAIN_POLL_SECONDS)
+    await _idle(gateway, grace)
     runtime.grace_over = True
     for call in list(gateway.calls.values()):
         logger.warning("call %s was still running after the grace of %.0f s and is ended", call.id, grace)
         if not mitm.cancel_upstream(call.flow, "the gateway is being stopped"):
             mitm.close_client(call.flow)
-    deadline = loop.time() + 2.0
-    while gateway.calls and loop.time() < deadline:
-        await asyncio.sleep(DRAIN_POLL_SECONDS)
+    await _idle(gateway, LAST_WORDS_SECONDS)
+
+
+async def _idle(gateway: Gateway, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await gateway.idle.wait()
 
 
 def main() -> None:

@@ -119,6 +119,8 @@ def _read_fields(request: body.JsonObject, gathered: Gathered) -> None:
 def find_media(node: body.JsonObject, gathered: Gathered) -> str | None:
     """Take pictures and documents; files and addresses of documents are input that nobody can see here."""
     kind = node.get("type")
+    if type(kind) is not str:
+        return None
     if kind == "container_upload":
         gathered.unseen = True
         return None

@@ -160,7 +160,7 @@ class ResponsesFindings(Findings):
             for key in ("usage", "model", "service_tier", "status", "tool_usage", "incomplete_details")
             if key in response
         }
-        self._final = response.get("status") in _FINAL_STATES or self._final
+        self._final = text_of(response.get("status")) in _FINAL_STATES or self._final
         tools = response.get("tools")
         self._response["image_model"] = _image_model(tools if type(tools) is list else [])
         output = response.get("output")

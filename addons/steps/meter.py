@@ -2,10 +2,10 @@
 
 import logging
 
-from addons import refuse
 from addons.call import Call, State
 from addons.providers.encodings import decoded
 from addons.refusal import Refusal
+from addons.refuse import body as refusal_body
 from addons.services import Services
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,6 @@ class Tee:
             f" what came was charged (request {call.id})."
         )
         refusal = Refusal(402, "budget_exceeded", message)
-        body = refuse.body(refusal, call.error_dialect, call.id, {})
+        body = refusal_body(refusal, call.error_dialect, call.id, {})
         event = call.dialect.error_event(refusal.type, message, body) if call.dialect is not None else b""
         return call.cut_stream([out, event])

@@ -19,7 +19,8 @@ def read(call: Call, services: Services) -> None:
     try:
         call.body = decode_body(raw, encoding, services.policy.max_body_bytes) if call.encoded else raw
     except UndecodableBody as fault:
-        call.refuse(Refusal(413 if fault.too_large else 400, "request_too_large" if fault.too_large else "invalid_request", str(fault)))
+        status, kind = (413, "request_too_large") if fault.too_large else (400, "invalid_request")
+        call.refuse(Refusal(status, kind, str(fault)))
         return
     read_facts(call)
     if call.facts is None:

@@ -22,13 +22,14 @@ async def reserve(call: Call, services: Services, caps: tuple[Cap, ...]) -> Stal
 
     Raises StoreUnavailable when the ledger cannot be written.
     """
+    provider = call.provider.name if call.provider else ""
     if call.price is None and any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps):
         call.refuse(
             Refusal(
                 402,
                 "unpriced_model",
-                f"No price is known for model '{call.model[:120]}' of provider '{call.provider.name if call.provider else ''}', and a"
-                " hard budget applies to this call. Add a price for it, or set gateway.unpriced.",
+                f"No price is known for model '{call.model[:120]}' of provider '{provider}', and a hard budget"
+                " applies to this call. Add a price for it, or set gateway.unpriced.",
             )
         )
         return None
@@ -61,6 +62,7 @@ def _request(call: Call, services: Services, caps: tuple[Cap, ...]) -> HoldReque
         tokens=call.input_tokens_estimate + min(call.output_typical, call.output_tokens_bound),
         trim=may_trim,
         revision=call.governance().revision,
+        waiting_bytes=len(call.body),
         facts=CallFacts(
             virtual_key_id=key.id if key else "",
             virtual_key_name=key.name if key else "",

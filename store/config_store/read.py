@@ -210,7 +210,7 @@ def budget_ids(connection: Connection, *, now_ms: int, limit: int, offset: int, 
     """A page of the ids of budgets, oldest first, and how many there are: caps in money, those of runs while they live."""
     where = (
         "unit = ? AND deleted = 0 AND (scope <> ? OR (enforcement = ? AND scope_id IN "
-        "(SELECT id FROM run_credentials WHERE expires_at_ms > ?))) AND (name LIKE ? ESCAPE '' OR scope_name LIKE ? ESCAPE '')"
+        "(SELECT id FROM run_credentials WHERE expires_at_ms > ?))) AND (name LIKE ? ESCAPE '\\' OR scope_name LIKE ? ESCAPE '\\')"
     )
     pattern = f"%{_like(search)}%"
     values = (Unit.USD.value, Scope.RUN.value, Enforcement.HARD.value, now_ms, pattern, pattern)

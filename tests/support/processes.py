@@ -13,9 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Child:
-    """A process and what it prints (both streams together). Ends with its whole group."""
+    """A process and what it prints (both streams together). Ends with its whole group.
 
-    def __init__(self, command: list[str], *, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+    With `lifeline` its standard input stays open for as long as this process lives: programs that watch it never outlive a
+    test run, however that ends.
+    """
+
+    def __init__(self, command: list[str], *, env: dict[str, str] | None = None, cwd: Path = ROOT, lifeline: bool = False) -> None:
         self.command = command
         self._lines: list[str] = []
         self._fresh: queue.Queue[str | None] = queue.Queue()
@@ -23,7 +27,7 @@ class Child:
             command,
             cwd=cwd,
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if lifeline else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -81,6 +85,8 @@ class Child:
             pass
         self._process.wait(10)
         self._reader.join(5)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _name(self) -> str:
         return " ".join(self.command[:4])

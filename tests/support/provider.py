@@ -20,7 +20,7 @@ class PretendProcess:
     """
 
     def __init__(self, *, bill_path: Path | None = None, keep: int = 500, defaults: dict[str, object] | None = None) -> None:
-        self._command = [sys.executable, "-m", "addons.pretend", "--port", "0", "--keep", str(keep)]
+        self._command = [sys.executable, "-m", "addons.pretend", "--lifeline", "--port", "0", "--keep", str(keep)]
         if bill_path is not None:
             self._command += ["--bill", str(bill_path)]
         for key, value in (defaults or {}).items():
@@ -29,7 +29,7 @@ class PretendProcess:
         self.url = ""
 
     def __enter__(self) -> Self:
-        self._child = Child(self._command)
+        self._child = Child(self._command, lifeline=True)
         try:
             line = self._child.wait_for_line(lambda text: "pretend provider on" in text, 20)
         except BaseException:

@@ -182,7 +182,12 @@ def connect_request(host: str, port: int, headers: Mapping[str, str] = {}) -> by
 
 @contextmanager
 def tunnel(
-    gateway: tuple[str, int], host: str, port: int = 443, *, key: str | None = None, headers: Mapping[str, str] = {}  # noqa: B006
+    gateway: tuple[str, int],
+    host: str,
+    port: int = 443,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] = {},  # noqa: B006
 ) -> Iterator[Wire]:
     """A connection through the proxy at `gateway`, with CONNECT answered 200. Raises AssertionError otherwise."""
     credentials = proxy_credentials("tests", key) if key is not None else {}

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import subprocess
+import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -509,6 +511,24 @@ def test_the_bill_file_survives_a_kill(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'{"id": "torn')
     assert read_bill(path) == lines
+
+
+def test_it_ends_when_its_parent_does() -> None:
+    command = [sys.executable, "-m", "addons.pretend", "--lifeline"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout.readline().startswith("pretend provider on http://127.0.0.1:")
+    process.stdin.close()
+    assert process.wait(10) == 0
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("words", [["--default", "bogus=1"], ["--host", "203.0.113.1"]])
+def test_a_mistake_on_the_command_line_is_one_clear_error(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "addons.pretend", *words], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert words[1].partition("=")[0] in done.stderr
 
 
 def test_it_imports_nothing_of_the_gateway() -> None:

@@ -419,6 +419,16 @@ def test_half_an_emoji_is_tolerated() -> None:
     assert facts.text_bytes >= 2 + 3
 
 
+@pytest.mark.parametrize("odd", [[], {}, 5, None, True])
+def test_types_that_are_no_words(odd: object) -> None:
+    part = {"type": odd, "source": odd, "input": odd, "image_url": odd, "file": odd, "inlineData": odd, "text": "abc"}
+
+    assert read("anthropic", {"messages": user([part])}).text_bytes >= 3
+    assert read("openai_chat", {"messages": user([part])}).text_bytes >= 3
+    assert read("openai_responses", {"input": user([part])}).text_bytes >= 3
+    assert read("gemini", {"contents": [{"parts": [part]}]}).text_bytes >= 3
+
+
 def test_deep_but_legal_nesting() -> None:
     deep: Any = "x"
     for _ in range(400):

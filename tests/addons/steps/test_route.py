@@ -176,4 +176,3 @@ def test_own_hosts_of_a_provider() -> None:
     made = calls.call("/v1/chat/completions", headers={"host": "llm.corp.example"})
     route(made, services, "origin", ("llm.corp.example", 443))
     assert made.provider is own
-

@@ -4,6 +4,7 @@ import pytest
 
 from store.errors import Conflict, NotFound
 from store.ledger.caps import delete_cap
+from store.ledger.operations import CancelOperation
 from store.ledger.types import Enforcement, Granted, Refused, Stale, Unit
 from tests.store.ledger.desk import START_MS, Desk
 
@@ -532,3 +533,12 @@ def test_cancelling_what_was_never_asked_changes_nothing(desk: Desk) -> None:
     desk.cancel("nobody")
 
     assert desk.sums("a") == (0, 0)
+
+
+def test_a_caller_that_leaves_before_the_batch_holds_nothing(desk: Desk) -> None:
+    desk.cap("a", 1000)
+    operation = desk.ask("c1", "a", 1000)
+    desk.step(operation, CancelOperation("c1"))
+
+    assert desk.sums("a") == (0, 0)
+    assert isinstance(desk.hold("c2", "a", bound=1000), Granted)

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import apsw
 import pytest
 
 from store.clock import Ids, SystemClock
-from store.database import Database, governance_revision
+from store.database import Connection, Database, governance_revision
 from store.errors import Conflict, NotFound, StoreUnavailable
 from store.ledger.caps import put_cap
 from store.ledger.ledger import Ledger
@@ -388,6 +389,35 @@ async def test_a_commit_that_fails_lets_nobody_through(make: Make, monkeypatch: 
         if isinstance(answer, Granted):
             await bench.ledger.settle(Settlement(answer.call_id, 0, 0, False))
     await until(lambda: bench.sums() == (0, 0))
+
+
+async def test_a_commit_whose_answer_is_lost(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch is on disk, but the writer is told that it failed: holds never left and are voided, settlements count once."""
+    bench = await make()
+    bench.cap("a", 1000)
+    await bench.ledger.hold(bench.request("c1"))
+    request = bench.request("c2")
+    real = bench.database.write
+    lost: list[str] = []
+
+    @contextmanager
+    def losing(**options: Any) -> Iterator[Connection]:
+        with real(**options) as connection:
+            yield connection
+        if len(lost) < 2:
+            lost.append("answer")
+            raise StoreUnavailable("the answer was lost")
+
+    monkeypatch.setattr(bench.database, "write", losing)
+    with pytest.raises(StoreUnavailable, match="lost"):
+        await bench.ledger.hold(request)
+    assert (await bench.ledger.settle(Settlement("c1", 40, 4, True))).spooled
+    await until(lambda: bench.sums() == (40, 0))
+    await until(lambda: (bench.directory / "spool").is_dir() and not bench.ledger._writer._spool.pending())
+    assert bench.sums() == (40, 0)
+    with bench.database.read() as connection:
+        kinds = connection.execute("SELECT call_id, kind FROM posts ORDER BY call_id")
+    assert kinds == [("c1", "post"), ("c2", "void")]
 
 
 async def test_a_suspended_neighbour_does_not_hang_callers(make: Make, tmp_path: Path) -> None:

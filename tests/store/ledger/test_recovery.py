@@ -292,6 +292,72 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+SPENDER = """
+import asyncio, sys
+from pathlib import Path
+from store.clock import Ids, SystemClock
+from store.database import Database, governance_revision
+from store.ledger.ledger import Ledger
+from store.ledger.types import Granted, HoldRequest, Settlement
+
+async def main(directory):
+    clock = SystemClock()
+    database = Database.open(directory / "config.db")
+    with database.read() as connection:
+        revision = governance_revision(connection)
+    ids = Ids(clock)
+    ledger = Ledger(database, clock=clock, ids=ids, lease_dir=directory / "leases", spool_dir=directory / "spool")
+    await ledger.start()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    spent = 0
+
+    async def call():
+        nonlocal spent
+        call_id = ids.new()
+        answer = await ledger.hold(HoldRequest(call_id, ("a",), 100, 100, revision=revision))
+        if isinstance(answer, Granted):
+            await asyncio.sleep(0.001)
+            await ledger.settle(Settlement(call_id, 90, 5, True))
+            spent += 90
+
+    await asyncio.gather(*(call() for _ in range(150)))
+    await ledger.close()
+    database.close()
+    print(spent, flush=True)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_two_processes_share_a_cap_exactly(tmp_path: Path) -> None:
+    """300 calls of two processes on a cap that fits 111 of them."""
+    clock = SystemClock()
+    database = Database.open(tmp_path / "config.db")
+    database.migrate()
+    with database.write() as connection:
+        put_cap(connection, Cap("a", "a", Scope.TEAM, "t", "t", Unit.USD, 10_000, None))
+    pair = [
+        subprocess.Popen([sys.executable, "-c", SPENDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in pair:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in pair:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    spent = [int(process.communicate(timeout=60)[0]) for process in pair]
+
+    assert sum(spent) == 111 * 90, "after 111 calls 10 are left; 110 leave 100, which fits one more"
+    assert min(spent) > 0
+    with database.read() as connection:
+        assert connection.execute("SELECT used, held FROM balances") == [(sum(spent), 0)]
+    assert verify(database, clock).clean
+    database.close()
+
+
 def test_kill_minus_nine_under_load_loses_nothing(tmp_path: Path) -> None:
     """Two real processes on one file, killed and replaced; every call that left is in the books once, the cap held throughout."""
     clock = SystemClock()

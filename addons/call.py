@@ -156,6 +156,8 @@ class Call:
     price_source: str = ""
     outcome: str = ""
     """One of `outcomes.py`."""
+    fault_status: int = 502
+    """What the client is told when there is neither a refusal nor an answer."""
     note: str = ""
     """What went wrong, in a sentence, when it was neither a refusal nor said by the provider."""
     settled: bool = False

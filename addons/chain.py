@@ -21,7 +21,7 @@ from addons.steps import meter
 from addons.steps.authorize import authorize, caps_of, has_hard_money_cap
 from addons.steps.credentials import credentials, redact
 from addons.steps.estimate import estimate
-from addons.steps.identify import identify, identify_again
+from addons.steps.identify import identify, identify_again, identify_by_hash
 from addons.steps.label import label
 from addons.steps.read import read, read_facts
 from addons.steps.record import record, status_of
@@ -40,6 +40,16 @@ def head(call: Call, services: Services, form: str, connect: tuple[str, int] | N
     if call.refusal is not None:
         return
     identify(call, services)
+    _head_known(call, services)
+
+
+def head_again(call: Call, services: Services) -> None:
+    """The rest of `head` for a key that only a newer snapshot knows."""
+    identify_by_hash(call, services.snapshots.current)
+    _head_known(call, services)
+
+
+def _head_known(call: Call, services: Services) -> None:
     if call.refusal is not None or call.local or call.plain or call.kind is PathKind.METERED:
         return
     authorize(call, services)

@@ -12,7 +12,7 @@ if __name__ != "addons.gateway":
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from typing import Any
 
@@ -24,11 +24,12 @@ from addons import chain, outcomes, refuse, stock
 from addons.call import Call
 from addons.proxy import mitm, tunnel
 from addons.proxy.faults import ProtocolFault
+from addons.proxy.flow_state import state_of
 from addons.refusal import Refusal
 from addons.runtime import Runtime
 from addons.services import ConnectionFacts, Services
 from addons.steps import local
-from addons.steps.identify import key_hash, proxy_credential
+from addons.steps.identify import is_unknown_key, key_hash, proxy_credential
 from addons.steps.reserve import remaining_nanos
 from addons.steps.route import provider_of_host
 from store.errors import StoreUnavailable, UserError
@@ -39,6 +40,11 @@ logger = logging.getLogger(__name__)
 UNAVAILABLE_RETRY_SECONDS = 5
 CLIENT_DISCONNECTED = "Client disconnected."
 """mitmproxy's words for a client that went away."""
+CLIENT_LEFT_STATUS = 499
+"""In the logs, for a call whose client went away before there was an answer; nobody is sent this."""
+_ENDED = "_tollgate_ended"
+"""On a flow that broke: (call id, dialect of errors, extra fields) for the error page that follows. Not the call, which holds the
+flow and its body."""
 REALM = 'Basic realm="Tollgate: user name anything, password your virtual key"'
 
 
@@ -88,6 +94,21 @@ def _reverse_target(flow: http.HTTPFlow) -> tuple[str, int] | None:
     return mode.address if isinstance(mode, mode_specs.ReverseMode) else None
 
 
+def _body_was_refused(flow: http.HTTPFlow) -> bool:
+    """Whether the request ended because its body is too large."""
+    stream = state_of(flow).stream
+    layer = stream() if stream is not None else None
+    return layer is not None and layer.refused
+
+
+def _extra_fields(call: Call) -> dict[str, str | None]:
+    return {
+        "provider": call.provider.name if call.provider else None,
+        "original_model_requested": call.requested_model or None,
+        "request_type": call.operation or None,
+    }
+
+
 class Gateway:
     """mitmproxy addon. `runtime` None: built from the option `tollgate_app_dir` when a stock tool starts."""
 
@@ -127,21 +148,23 @@ class Gateway:
             if call.flow.client_conn is client and call.hold is None:
                 self.services.ledger.cancel(call.id)
 
-    def http_connect(self, flow: http.HTTPFlow) -> None:
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
         """CONNECT: 407 for an unknown key (or a missing one where it is required), 403 for a denied address, else 200."""
         try:
-            self._http_connect(flow)
+            await self._http_connect(flow)
         except Exception:
             logger.exception("fault while deciding a CONNECT; it was refused")
             self._refuse_connect(flow, unavailable("The gateway had a fault of its own."))
 
-    def _http_connect(self, flow: http.HTTPFlow) -> None:
+    async def _http_connect(self, flow: http.HTTPFlow) -> None:
         runtime, services = self.runtime, self.services
         header = flow.request.headers.pop("proxy-authorization", "")
         facts = services.connections.setdefault(flow.client_conn.id, ConnectionFacts())
         facts.credentials = header
         value = proxy_credential(header) if header else None
         snapshot = services.snapshots.current
+        if value is not None and key_hash(value) not in snapshot.by_hash and await services.snapshots.look():
+            snapshot = services.snapshots.current
         if value is not None and key_hash(value) not in snapshot.by_hash:
             self._refuse_connect(flow, Refusal(407, "virtual_key_not_found", "The proxy credentials name no virtual key."))
             return
@@ -186,22 +209,43 @@ class Gateway:
 
     # One exchange
 
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
+    def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        """Decided at once, without a task, but for a key that is not known: the store is asked before it is refused."""
         try:
-            self._head(flow)
+            call = self._head(flow)
         except Exception:
-            logger.exception("fault at a request head; the call was refused")
-            self.refuse_flow(flow, unavailable("The gateway had a fault of its own; nothing was sent and nothing was charged."))
+            self._fault_at_head(flow)
+            return None
+        return self._look_again(call) if call is not None and is_unknown_key(call) else None
 
-    def _head(self, flow: http.HTTPFlow) -> None:
+    async def _look_again(self, call: Call) -> None:
+        try:
+            if await self.services.snapshots.look():
+                call.flow.response = None
+                chain.head_again(call, self.services)
+                self._decide_head(call)
+        except Exception:
+            self._fault_at_head(call.flow)
+
+    def _fault_at_head(self, flow: http.HTTPFlow) -> None:
+        logger.exception("fault at a request head; the call was refused")
+        self.refuse_flow(flow, unavailable("The gateway had a fault of its own; nothing was sent and nothing was charged."))
+
+    def _head(self, flow: http.HTTPFlow) -> Call | None:
         services = self.services
         call = Call(self._new_id(), flow, services.clock.now_ms(), services.clock.monotonic())
         self.calls[flow.id] = call
         self.idle.clear()
         if self.runtime.draining:
             self.refuse_flow(flow, unavailable("The gateway is being stopped; connect again."))
-            return
+            return None
         chain.head(call, services, mitm.request_form(flow), mitm.connect_target(flow) or _reverse_target(flow))
+        self._decide_head(call)
+        return call
+
+    def _decide_head(self, call: Call) -> None:
+        """Answer a refused head, or say how the body is to be taken."""
+        flow = call.flow
         if call.refusal is None and "upgrade" in flow.request.headers and not call.plain:
             self._refuse_upgrade(call)
         mitm.route(flow, self.runtime.upstream_proxy)
@@ -293,7 +337,10 @@ class Gateway:
             return
         self.runtime.watchdog.done(flow)
         call.note = flow.error.msg if flow.error else ""
-        self._finish(call, self._how_it_broke(call))
+        outcome = self._how_it_broke(call)
+        if flow.response is None:
+            self._foresee_fault(call, outcome)
+        self._finish(call, outcome)
 
     def _take(self, flow: http.HTTPFlow) -> Call | None:
         """The flow's call, which is over."""
@@ -301,6 +348,16 @@ class Gateway:
         if not self.calls:
             self.idle.set()
         return call
+
+    def _foresee_fault(self, call: Call, outcome: str) -> None:
+        """The proxy core will answer with an error page, after this call is gone: keep what `write_fault` needs, and the status."""
+        if mitm.timed_out(call.flow) is not None:
+            call.fault_status = 504
+        elif outcome == outcomes.CLIENT_LEFT or call.note == CLIENT_DISCONNECTED:
+            call.fault_status = CLIENT_LEFT_STATUS
+        elif call.refusal is None and _body_was_refused(call.flow):
+            call.refuse(Refusal(413, "request_too_large", call.note))
+        call.flow.__dict__[_ENDED] = (call.id, call.error_dialect, _extra_fields(call))
 
     def _how_it_broke(self, call: Call) -> str:
         flow = call.flow
@@ -350,7 +407,14 @@ class Gateway:
         refusal, flow = call.refusal, call.flow
         if refusal is None:
             return
-        status, headers, body = self.write_refusal(call, refusal)
+        try:
+            status, headers, body = self.write_refusal(call, refusal)
+        except Exception:
+            # Without a response mitmproxy would send the request on to wherever its Host header says.
+            logger.exception("a refusal could not be written in full; a plain one was sent")
+            plain = Refusal(refusal.status, refusal.type, "The gateway refused this request.", retry_after=refusal.retry_after)
+            status, headers = plain.status, refuse.headers(plain, "openai", call.id)
+            body = refuse.body(plain, "openai", call.id, {})
         flow.request.stream = False
         flow.response = http.Response.make(status, body, http.Headers(headers))
 
@@ -363,12 +427,7 @@ class Gateway:
             special = refuse.for_codex(refusal, call.id)
             if special is not None:
                 return special[0], headers, special[1]
-        extra = {
-            "provider": call.provider.name if call.provider else None,
-            "original_model_requested": call.requested_model or None,
-            "request_type": call.operation or None,
-        }
-        return refusal.status, headers, refuse.body(refusal, call.error_dialect, call.id, extra)
+        return refusal.status, headers, refuse.body(refusal, call.error_dialect, call.id, _extra_fields(call))
 
     def write_fault(self, fault: ProtocolFault) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """The proxy core's own error pages (413, 502, 504 …) as refusals in the caller's dialect."""
@@ -377,8 +436,9 @@ class Gateway:
         if call is not None:
             call.note = fault.message
             return self.write_refusal(call, refusal)
-        call_id = self._new_id()
-        return refusal.status, refuse.headers(refusal, "openai", call_id), refuse.body(refusal, "openai", call_id, {})
+        ended = fault.flow.__dict__.get(_ENDED) if fault.flow is not None else None
+        call_id, dialect, extra = ended or (self._new_id(), "openai", {})
+        return refusal.status, refuse.headers(refusal, dialect, call_id), refuse.body(refusal, dialect, call_id, extra)
 
     def _new_id(self) -> str:
         return self.services.ids.new()

@@ -1,6 +1,7 @@
 """Refusal → response, in the shape that makes each SDK and command-line tool print it and not retry."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -114,8 +115,14 @@ def _common(refusal: Refusal, request_id: str) -> dict[str, Any]:
     return fields
 
 
+def _encodable(text: str) -> str:
+    """Texts quote what callers send, and half a surrogate pair or a byte beyond UTF-8 cannot be written as JSON."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def body(refusal: Refusal, dialect: str, request_id: str, extra_fields: Mapping[str, Any]) -> bytes:
     """The refusal as JSON of `dialect` (`openai` and everything unknown, `anthropic`, `gemini`, `bedrock`)."""
+    refusal = replace(refusal, message=_encodable(refusal.message))
     common = _common(refusal, request_id)
     if dialect == "anthropic":
         kind = ANTHROPIC_TYPES.get(refusal.status, "api_error")
@@ -137,8 +144,9 @@ def body(refusal: Refusal, dialect: str, request_id: str, extra_fields: Mapping[
     if dialect == "bedrock":
         return orjson.dumps(common | {"type": refusal.type})
     error = {"message": refusal.message, "type": refusal.type, "code": refusal.type, "param": None}
+    extra = {name: _encodable(value) if isinstance(value, str) else value for name, value in extra_fields.items()}
     head = {"type": refusal.type, "is_bifrost_error": False, "status_code": refusal.status}
-    return orjson.dumps(head | common | {"error": error, "extra_fields": dict(extra_fields)})
+    return orjson.dumps(head | common | {"error": error, "extra_fields": extra})
 
 
 def headers(refusal: Refusal, dialect: str, request_id: str) -> list[tuple[bytes, bytes]]:

@@ -41,6 +41,10 @@ class Snapshots(Protocol):
         """Wait until the current snapshot is at least at `revision`."""
         ...
 
+    async def look(self) -> bool:
+        """Whether a newer snapshot was found just now, for a key that the current one does not know."""
+        ...
+
 
 @dataclass(slots=True)
 class ConnectionFacts:

@@ -10,6 +10,8 @@ from store.errors import StoreUnavailable, UserError
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+LOOK_PAUSE_SECONDS = 0.02
+"""Between looks on behalf of unknown keys: garbage must not turn into a stream of database reads."""
 
 
 class SnapshotKeeper:
@@ -21,6 +23,7 @@ class SnapshotKeeper:
         self._current = first
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._look: asyncio.Task[None] | None = None
 
     @property
     def current(self) -> Snapshot:
@@ -32,6 +35,25 @@ class SnapshotKeeper:
             async with self._lock:
                 if self._current.revision < revision:
                     self._current = await asyncio.to_thread(self._load)
+
+    async def look(self) -> bool:
+        """Ask the store now whether there is something newer; True when `current` has changed. Never raises.
+
+        For a key that is not known (yet): it may have been made a moment ago in another process. Callers at the same time
+        share one look.
+        """
+        before = self._current.revision
+        if self._look is None or self._look.done():
+            self._look = asyncio.get_running_loop().create_task(self._look_once(), name="look for a new snapshot")
+        await self._look
+        return self._current.revision != before
+
+    async def _look_once(self) -> None:
+        await asyncio.sleep(LOOK_PAUSE_SECONDS)
+        try:
+            await self.refresh(await asyncio.to_thread(self._revision))
+        except (StoreUnavailable, UserError) as fault:
+            logger.warning("the configuration cannot be read, the last one stays in force: %s", fault)
 
     def start(self) -> None:
         """Begin to poll; needs a running loop."""

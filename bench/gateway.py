@@ -39,6 +39,31 @@ def load(url: str, headers: list[str], connections: int, seconds: float) -> dict
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def cpu_seconds(pids: list[int]) -> float:
+    """User and system time of these processes so far (Linux; 0 elsewhere)."""
+    total = 0.0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def children_of(pid: int) -> list[int]:
+    """The process and its direct children (Linux)."""
+    found = [pid]
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(entry.parent.name))
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -77,14 +102,16 @@ def main() -> None:
                     "mitmdump": (f"http://127.0.0.1:{port}/v1/chat/completions", ["authorization: Bearer sk-x"]),
                     "tollgate": (f"{gateway.url}/openai/v1/chat/completions", [f"authorization: Bearer {VIRTUAL_KEY}"]),
                 }
-                measure(places, args)
+                processes = {"direct": [], "mitmdump": [dump.pid], "tollgate": children_of(gateway.pid)}
+                measure(places, processes, args)
             finally:
                 dump.terminate()
                 dump.wait(10)
 
 
-def measure(places: dict[str, tuple[str, list[str]]], args: argparse.Namespace) -> None:
+def measure(places: dict[str, tuple[str, list[str]]], processes: dict[str, list[int]], args: argparse.Namespace) -> None:
     """Alternate between the places; print medians and ratios."""
+    costs: dict[str, list[float]] = {name: [] for name in places}
     rates: dict[str, list[float]] = {name: [] for name in places}
     alone: dict[str, list[float]] = {name: [] for name in places}
     for url, headers in places.values():
@@ -93,18 +120,22 @@ def measure(places: dict[str, tuple[str, list[str]]], args: argparse.Namespace) 
         for name, (url, headers) in places.items():
             if name == "direct" and number:
                 continue
+            before = cpu_seconds(processes[name])
             result = load(url, headers, args.connections, args.seconds)
+            costs[name].append((cpu_seconds(processes[name]) - before) / max(1, result["requests"]) * 1e6)
             if set(result["statuses"]) != {"200"}:
                 raise RuntimeError(f"{name} answered {result['statuses']}")
             rates[name].append(result["per_second"])
             single = load(url, headers, 1, 1.5)
             alone[name].append(single["p50_ms"])
-            print(f"round {number + 1} {name:9} {result['per_second']:8.1f} req/s  p99 {result['p99_ms']:7.2f} ms"
+            print(f"round {number + 1} {name:9} {result['per_second']:8.1f} req/s  p99 {result['p99_ms']:7.2f} ms  cpu {costs[name][-1]:5.0f} us/req"
                   f"  alone p50 {single['p50_ms']:.2f} ms", flush=True)  # fmt: skip
     medians = {name: statistics.median(values) for name, values in rates.items()}
     single = {name: statistics.median(values) for name, values in alone.items()}
     print(f"\nrequests/s, {args.connections} connections, medians: " + ", ".join(f"{n} {v:.0f}" for n, v in medians.items()))
     print(f"ratio tollgate / mitmdump: {medians['tollgate'] / medians['mitmdump']:.2f}")
+    cpu = {name: statistics.median(values) for name, values in costs.items() if processes[name]}
+    print("cpu time a request, all processes, us: " + ", ".join(f"{n} {v:.0f}" for n, v in cpu.items()))
     print("latency at one in flight, p50 ms: " + ", ".join(f"{n} {v:.2f}" for n, v in single.items()))
     print(f"added latency at one in flight: {single['tollgate'] - single['direct']:.2f} ms (cpus: {os.cpu_count()})")
 

@@ -100,6 +100,10 @@ class Reader(Protocol):
         """The text of the answer, at most `limit` characters: for the inspector and the logs."""
         ...
 
+    def cut(self, event: bytes, body: bytes) -> bytes:
+        """What ends this answer early, after what was fed: `event` is the dialect's error event, `body` the refusal's JSON."""
+        ...
+
 
 class Dialect(Protocol):
     """A wire protocol. Instances are stateless and shared."""

@@ -36,7 +36,8 @@ def identify(call: Call, services: Services) -> None:
     paths, 401 `virtual_key_required` when there is none and keys are required.
     """
     if call.plain:
-        call.flow.request.headers.pop("proxy-authorization", None)
+        credential = proxy_credential(call.flow.request.headers.pop("proxy-authorization", ""))
+        call.key_hash = key_hash(credential) if credential else ""
         return
     value = _presented(call, services)
     _note_own_credential(call)
@@ -69,6 +70,23 @@ def identify(call: Call, services: Services) -> None:
                 " http://NAME:sk-bf-…@HOST:PORT.",
             )
         )
+
+
+def is_unknown_key(call: Call) -> bool:
+    """Refused for a key that this snapshot does not know; a newer one may."""
+    return call.refusal is not None and call.refusal.type == "virtual_key_not_found"
+
+
+def identify_by_hash(call: Call, snapshot: Snapshot) -> None:
+    """A second chance for an unknown key, in a newer snapshot. The refusal stays when it is unknown there too."""
+    key = snapshot.by_hash.get(call.key_hash)
+    if key is None:
+        return
+    call.refusal = None
+    call.state = State.IDENTIFIED
+    call.snapshot, call.virtual_key = snapshot, key
+    if call.provider is not None:
+        call.provider = snapshot.providers.get(call.provider.name, call.provider)
 
 
 def identify_again(call: Call, snapshot: Snapshot) -> None:

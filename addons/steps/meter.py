@@ -106,4 +106,6 @@ class Tee:
         refusal = Refusal(402, "budget_exceeded", message)
         body = refusal_body(refusal, call.error_dialect, call.id, {})
         event = call.dialect.error_event(refusal.type, message, body) if call.dialect is not None else b""
-        return call.cut_stream([out, event])
+        # The reader knows what the client has of a half event, and what may stand behind it at all.
+        ending = call.reader.cut(event, body) if call.reader is not None else event
+        return call.cut_stream([out, ending])

@@ -29,6 +29,13 @@ def read(call: Call, services: Services) -> None:
     call.model = call.requested_model
     if not call.model:
         call.refuse(Refusal(400, "invalid_request", "The request names no model."))
+    elif not _is_encodable(call.model):
+        call.refuse(Refusal(400, "invalid_request", "The request cannot be metered: the model's name is not valid Unicode."))
+
+
+def _is_encodable(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which no store and no answer can hold."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_facts(call: Call) -> None:

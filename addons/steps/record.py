@@ -38,7 +38,7 @@ def row_of(call: Call, services: Services) -> CallRow:
     usage = call.reading.usage or Usage()
     now = services.clock.monotonic()
     response = flow.response
-    http_status = refusal.status if refusal else (response.status_code if response else 502)
+    http_status = refusal.status if refusal else (response.status_code if response else call.fault_status)
     body_limit = services.policy.body_log_bytes
     return CallRow(
         id=call.id,

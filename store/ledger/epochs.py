@@ -74,7 +74,7 @@ def running_epochs(connection: Connection) -> list[EpochRow]:
     return [EpochRow(*row) for row in connection.execute("SELECT id, started_ms, lease FROM epochs WHERE ended_ms IS NULL")]
 
 
-def open_calls(connection: Connection, epoch: str, limit: int) -> list[str]:
-    """Ids of calls that this epoch holds for, oldest first."""
+def open_calls(connection: Connection, epoch: str, limit: int = -1) -> list[str]:
+    """Ids of calls that this epoch holds for, oldest first; all of them unless limited."""
     rows = connection.execute("SELECT call_id FROM open_holds WHERE epoch = ? ORDER BY call_id LIMIT ?", (epoch, limit))
     return [row[0] for row in rows]

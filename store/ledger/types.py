@@ -3,6 +3,12 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from store.errors import StoreUnavailable
+
+
+class CallerLeft(StoreUnavailable):
+    """`cancel` was called for a hold that was not answered yet: the call must not leave, and nobody is there to be told."""
+
 
 class Unit(StrEnum):
     """What a cap counts."""

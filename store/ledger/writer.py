@@ -26,7 +26,7 @@ from store.ledger.operations import (
 from store.ledger.recovery import book_leftovers, recover_dead
 from store.ledger.rows import StoredCap
 from store.ledger.spool import Spool
-from store.ledger.types import Settled, Unit
+from store.ledger.types import CallerLeft, Granted, Settled, Unit
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,9 @@ class Writer:
         if spooled:
             self._spool.booked(spooled)
         for operation, answer in answers:
-            if isinstance(answer, Settled) or (isinstance(operation, SettleOperation) and isinstance(answer, UserError)):
+            if isinstance(answer, Granted):
+                self._never_left.discard(answer.call_id)
+            elif isinstance(answer, Settled) or (isinstance(operation, SettleOperation) and isinstance(answer, UserError)):
                 self._live.discard(operation.settlement.call_id)  # type: ignore[union-attr]
         deliver(answers)
 
@@ -276,20 +278,16 @@ class Writer:
 
     def _work(self, connection: Connection, operations: list[Operation], line: Line) -> tuple[list[Answer], Line]:
         now = self._clock.monotonic()
-        newcomers = [op for op in operations if isinstance(op, HoldOperation) and not op.gone]
         settles = [op for op in operations if isinstance(op, SettleOperation)]
-        cancelled = {op.call_id for op in operations if isinstance(op, CancelOperation)}
+        answers: list[Answer] = []
         waiting = [op for op in line if not op.gone]
-        if cancelled:
-            waiting = [op for op in waiting if op.request.call_id not in cancelled]
-            newcomers = [op for op in newcomers if op.request.call_id not in cancelled]
+        newcomers, cancelled = self._sort_out(operations, waiting, answers)
         look_again = bool(settles or cancelled) or not operations or now - self._looked_at >= LOOK_AGAIN_SECONDS
         books, revision = self._open_books(connection, bool(newcomers or waiting))
         batch = Batch(connection, books, epoch=self.epoch, revision=revision)
         candidates = [*waiting, *newcomers] if look_again else newcomers
         batch.prepare([op.request for op in candidates], [*(op.settlement.call_id for op in settles), *cancelled])
 
-        answers: list[Answer] = []
         for settle in settles:
             try:
                 answers.append((settle, batch.settle(settle.settlement)))
@@ -310,6 +308,27 @@ class Writer:
             self._try_hold(batch, hold, still_waiting, answers, now, newcomer=True)
         batch.flush()
         return answers, still_waiting
+
+    @staticmethod
+    def _sort_out(
+        operations: list[Operation], waiting: list[HoldOperation], answers: list[Answer]
+    ) -> tuple[list[HoldOperation], set[str]]:
+        """The new holds, and the ids of the cancelled ones; holds asked for before their cancellation are answered with it."""
+        newcomers: list[HoldOperation] = []
+        cancelled: set[str] = set()
+        for operation in operations:
+            if isinstance(operation, HoldOperation):
+                if not operation.gone:
+                    newcomers.append(operation)
+            elif isinstance(operation, CancelOperation):
+                call_id = operation.call_id
+                cancelled.add(call_id)
+                for holds in (waiting, newcomers):
+                    left = [hold for hold in holds if hold.request.call_id == call_id]
+                    if left:
+                        answers += [(hold, CallerLeft(f"the caller of {call_id} has left")) for hold in left]
+                        holds[:] = [hold for hold in holds if hold.request.call_id != call_id]
+        return newcomers, cancelled
 
     def _open_books(self, connection: Connection, holds: bool) -> tuple[Books, int]:
         row = connection.execute(
@@ -392,15 +411,17 @@ class Writer:
     def compare_with_live(self) -> int:
         """Ends open holds of this epoch that no live call owns: voided when they never left, else posted unconfirmed."""
         with self._database.read() as connection:
-            calls = [call for call in open_calls(connection, self.epoch, BATCH_MAX) if call not in self._live]
-        never_left = self._never_left.copy()
+            never_left = self._never_left.copy()
+            ours = open_calls(connection, self.epoch)
+        # A call that was told to stay may still be listed as live: its caller has not heard of it yet.
+        calls = [call for call in ours if call in never_left or call not in self._live]
         if calls:
             with self._database.write(wait_seconds=None, checkpoint=False) as connection:
                 books, revision = self._open_books(connection, False)
                 batch = Batch(connection, books, epoch=self.epoch, revision=revision)
                 batch.prepare([], calls)
                 for call in calls:
-                    if call in never_left:
+                    if call in never_left and call in self._never_left:
                         batch.void(call, "never left")
                     elif call not in self._live:
                         batch.post_unconfirmed(call, "forgotten")

@@ -79,6 +79,12 @@ class FixedSnapshots:
     current: Snapshot
     following: list[Snapshot] = field(default_factory=list)
 
+    async def look(self) -> bool:
+        if self.following:
+            self.current = self.following.pop(0)
+            return True
+        return False
+
     async def refresh(self, revision: int) -> None:
         if self.following:
             self.current = self.following.pop(0)

@@ -5,7 +5,7 @@ import pytest
 from store.errors import Conflict, NotFound
 from store.ledger.caps import delete_cap
 from store.ledger.operations import CancelOperation
-from store.ledger.types import Enforcement, Granted, Refused, Stale, Unit
+from store.ledger.types import CallerLeft, Enforcement, Granted, Refused, Stale, Unit
 from tests.store.ledger.desk import START_MS, Desk
 
 
@@ -522,10 +522,10 @@ def test_a_waiting_call_whose_caller_left_holds_nothing(desk: Desk) -> None:
     waiting = desk.ask("c2", "a", 1000)
     desk.step(waiting)
     desk.cancel("c2")
+    assert isinstance(waiting.future.value, CallerLeft)
     desk.settle("c1", cost=0)
 
     assert desk.sums("a") == (0, 0)
-    assert not waiting.future.done()
 
 
 def test_cancelling_what_was_never_asked_changes_nothing(desk: Desk) -> None:
@@ -538,7 +538,11 @@ def test_cancelling_what_was_never_asked_changes_nothing(desk: Desk) -> None:
 def test_a_caller_that_leaves_before_the_batch_holds_nothing(desk: Desk) -> None:
     desk.cap("a", 1000)
     operation = desk.ask("c1", "a", 1000)
-    desk.step(operation, CancelOperation("c1"))
+    again = desk.ask("c1", "a", 1000)
+    desk.step(operation, CancelOperation("c1"), again)
 
+    assert isinstance(operation.future.value, CallerLeft)
+    assert isinstance(again.future.value, Granted), "asked for after the cancellation"
+    desk.settle("c1", sent=False)
     assert desk.sums("a") == (0, 0)
     assert isinstance(desk.hold("c2", "a", bound=1000), Granted)

@@ -15,7 +15,7 @@ from store.database import Connection, Database, governance_revision
 from store.errors import Conflict, NotFound, StoreUnavailable
 from store.ledger.caps import put_cap
 from store.ledger.ledger import Ledger
-from store.ledger.types import CallFacts, Cap, Granted, HoldRequest, Refused, Scope, Settled, Settlement, Unit
+from store.ledger.types import CallerLeft, CallFacts, Cap, Granted, HoldRequest, Refused, Scope, Settled, Settlement, Unit
 from store.ledger.verify import verify
 
 Make = Callable[..., Awaitable["Bench"]]
@@ -185,6 +185,20 @@ async def test_a_caller_that_leaves_the_line_holds_nothing(make: Make) -> None:
     await bench.ledger.settle(Settlement("c1", 10, 0, True))
     assert bench.sums() == (10, 0)
     assert bench.ledger.live == set()
+
+
+async def test_a_hold_that_is_cancelled_from_elsewhere_is_answered(make: Make) -> None:
+    bench = await make()
+    bench.cap("a", 100)
+    await bench.ledger.hold(bench.request("c1"))
+    waiting = asyncio.create_task(bench.ledger.hold(bench.request("c2")))
+    await until(lambda: bench.ledger.waiting == 1)
+    bench.ledger.cancel("c2")
+    with pytest.raises(CallerLeft):
+        await asyncio.wait_for(waiting, 5)
+    assert bench.ledger.live == {"c1"}
+    await bench.ledger.settle(Settlement("c1", 0, 0, True))
+    assert await bench.ledger.drain(5)
 
 
 async def test_callers_that_leave_at_any_moment_hold_nothing(make: Make) -> None:
@@ -398,19 +412,21 @@ async def test_a_commit_whose_answer_is_lost(make: Make, monkeypatch: pytest.Mon
     await bench.ledger.hold(bench.request("c1"))
     request = bench.request("c2")
     real = bench.database.write
-    lost: list[str] = []
+    losses = ["first"]
 
     @contextmanager
     def losing(**options: Any) -> Iterator[Connection]:
         with real(**options) as connection:
             yield connection
-        if len(lost) < 2:
-            lost.append("answer")
+        if losses:
+            losses.clear()
             raise StoreUnavailable("the answer was lost")
 
     monkeypatch.setattr(bench.database, "write", losing)
     with pytest.raises(StoreUnavailable, match="lost"):
         await bench.ledger.hold(request)
+    await until(lambda: bench.sums() == (0, 100))
+    losses.append("second")
     assert (await bench.ledger.settle(Settlement("c1", 40, 4, True))).spooled
     await until(lambda: bench.sums() == (40, 0))
     await until(lambda: (bench.directory / "spool").is_dir() and not bench.ledger._writer._spool.pending())

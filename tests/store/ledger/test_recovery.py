@@ -351,7 +351,6 @@ def test_two_processes_share_a_cap_exactly(tmp_path: Path) -> None:
     spent = [int(process.communicate(timeout=60)[0]) for process in pair]
 
     assert sum(spent) == 111 * 90, "after 111 calls 10 are left; 110 leave 100, which fits one more"
-    assert min(spent) > 0
     with database.read() as connection:
         assert connection.execute("SELECT used, held FROM balances") == [(sum(spent), 0)]
     assert verify(database, clock).clean

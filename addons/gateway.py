@@ -355,7 +355,9 @@ class Gateway:
             call.fault_status = 504
         elif outcome == outcomes.CLIENT_LEFT or call.note == CLIENT_DISCONNECTED:
             call.fault_status = CLIENT_LEFT_STATUS
-        elif call.refusal is None and _body_was_refused(call.flow):
+        elif outcome == outcomes.NOT_SENT and call.refusal is None and not _body_was_refused(call.flow):
+            call.fault_status = 400
+        elif call.refusal is None and outcome == outcomes.NOT_SENT:
             call.refuse(Refusal(413, "request_too_large", call.note))
         call.flow.__dict__[_ENDED] = (call.id, call.error_dialect, _extra_fields(call))
 

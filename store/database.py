@@ -252,12 +252,15 @@ class Database:
     # ---- inside
 
     def _open(self) -> None:
-        try:
-            if self.read_only:
-                if not self.path.is_file():
-                    raise UserError(f"there is no database at {self.path}")
+        if self.read_only:
+            if not self.path.is_file():
+                raise UserError(f"there is no database at {self.path}")
+            try:
                 self._give_back(self._connect(reader=True))
-                return
+            except (apsw.Error, peewee.PeeweeException, StoreUnavailable) as error:
+                raise UserError(f"cannot open the database {self.path}: {_reason(error)}") from None
+            return
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._file_lock = FileLock(self.path.with_name(self.path.name + ".lock"))

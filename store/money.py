@@ -22,6 +22,9 @@ def nanos_from_usd(value: Decimal | int | float | str) -> int:
         raise ValueError(f"{value!r} is not an amount of money") from None
     if not amount.is_finite():
         raise ValueError(f"{value!r} is not an amount of money")
+    if amount and amount.adjusted() > 10:
+        # Before any arithmetic: the integer of 1e99999999 would eat all memory.
+        raise ValueError(f"{value} USD is more than the ledger can hold")
     scaled = amount.scaleb(9)
     nanos = int(scaled)
     if abs(nanos) > MAX_NANOS:

@@ -6,10 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-import tornado.httpserver
-
 from addons.bookkeeping import keep_logs_complete
-from addons.console.app import make_app
+from addons.console.app import make_app, serve
 from addons.console.auth import ensure_admin_token
 from addons.console.context import ConsoleContext, Health
 from addons.console.inspect import InspectorLimits, start_inspector
@@ -72,8 +70,7 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
         gateway_url=gateway_url,
         inspector_url=lambda: link,
     )
-    server = tornado.httpserver.HTTPServer(make_app(context))
-    server.add_sockets(adopt(spec.console_fds))
+    server = serve(make_app(context), adopt(spec.console_fds))
     books = asyncio.get_running_loop().create_task(
         keep_logs_complete(store.database, logs_database, clock), name="logs follow the ledger"
     )
@@ -81,6 +78,7 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
     report_ready()
     await end
     server.stop()
+    await server.close_all_connections()
     books.cancel()
     await asyncio.gather(books, return_exceptions=True)
     if inspector is not None:

@@ -26,6 +26,7 @@ from addons.proxy.listen import open_sockets
 from addons.runtime import open_store
 from store.clock import Ids, SystemClock
 from store.config_store.bootstrap import BootstrapReport, seed
+from store.config_store.build import unusable_keys
 from store.errors import StoreUnavailable, UserError
 from store.settings import Settings, load_settings
 from store.version import VERSION
@@ -157,11 +158,14 @@ class Supervisor:
             (options.app_dir / "run.json").unlink(missing_ok=True)
 
     def _prepare(self, settings: Settings) -> BootstrapReport:
-        """Migrate the stores and seed an empty one before anybody serves."""
+        """Migrate the stores and seed an empty one before anybody serves; say which provider keys cannot be used."""
         clock = SystemClock()
         store = open_store(self.options.app_dir, settings, clock, Ids(clock))
         try:
-            return seed(store, settings, reseed=self.options.reseed)
+            report = seed(store, settings, reseed=self.options.reseed)
+            for sentence in unusable_keys(store, os.environ):
+                say(f"warning: {sentence}")
+            return report
         finally:
             store.database.close()
 

@@ -114,6 +114,6 @@ def remaining_nanos(granted: Granted | None, cost_nanos: int | None) -> int | No
     left = [
         state.limit - state.used - state.held + (granted.amount_nanos - cost_nanos if cost_nanos is not None else 0)
         for state in granted.caps
-        if state.cap.unit is Unit.USD
+        if state.cap.unit is Unit.USD and state.cap.enforcement is not Enforcement.OBSERVE
     ]
     return max(0, min(left)) if left else None

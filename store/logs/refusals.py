@@ -7,11 +7,11 @@ from store.logs.types import CallRow
 
 MERGE_MS = 1_000
 
-type _Kind = tuple[str, str, str, str]
+type _Kind = tuple[str | bool, ...]
 
 
 class RefusalMerger:
-    """Remembers, across batches, the row that refusals of one kind (key, model, type, cap) go into. For one thread."""
+    """Remembers, across batches, the row that refusals of one kind (key, provider, model, operation, streamed or not, type, cap) go into. For one thread."""
 
     def __init__(self) -> None:
         self._open: dict[_Kind, tuple[str, int]] = {}
@@ -26,7 +26,9 @@ class RefusalMerger:
             if row.status != "refused" or row.caps_charged:  # what was held has rows in the ledger, by its own id
                 kept[row.id] = row
                 continue
-            kind = (row.virtual_key_id, row.model, row.refusal_type, row.refusal_cap)
+            kind = (
+                row.virtual_key_id, row.provider, row.model, row.operation, row.stream, row.refusal_type, row.refusal_cap,
+            )  # fmt: skip
             first = self._open.get(kind)
             if first is None or not 0 <= row.at_ms - first[1] < MERGE_MS:
                 self._open[kind] = (row.id, row.at_ms)

@@ -319,9 +319,10 @@ def test_read_only(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"this is no database, it is a text that is long enough to look at" * 40])
 def test_something_else_is_refused_in_one_sentence(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(UserError, match="cannot open the database .* not a database") as caught:
-        Database.open(path)
-    assert "\n" not in str(caught.value)
+    for read_only in (False, True):
+        with pytest.raises(UserError, match="cannot open the database .* not a database") as caught:
+            Database.open(path, read_only=read_only)
+        assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
 
 

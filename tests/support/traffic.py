@@ -128,6 +128,7 @@ class Wire:
         parts = urlsplit(url)
         self._address = (parts.hostname or "", parts.port or 80)
         self._left: int | None = 0
+        self._to_the_end = False
         self.status = 0
         self.headers: dict[str, str] = {}
 
@@ -164,10 +165,18 @@ class Wire:
             self.headers[name.lower()] = value.strip()
         chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
         self._left = None if chunked else int(self.headers.get("content-length", "0"))
+        self._to_the_end = not chunked and "content-length" not in self.headers and self.announced_close
         return self.status
+
+    @property
+    def announced_close(self) -> bool:
+        """The gateway has said that this connection ends with this answer."""
+        return self.headers.get("connection", "").lower() == "close"
 
     async def piece(self) -> bytes | None:
         """The next chunk of the body, None at its proper end. Raises Broken."""
+        if self._to_the_end:
+            return await self._exactly(self._reader.read(2**16)) or None
         if self._left is not None:
             if not self._left:
                 return None

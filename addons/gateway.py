@@ -338,7 +338,8 @@ class Gateway:
         self.runtime.watchdog.done(flow)
         call.note = flow.error.msg if flow.error else ""
         outcome = self._how_it_broke(call)
-        if flow.response is None:
+        if flow.response is None or (call.sent and not flow.response.stream):
+            # Also a buffered answer that broke on its way was never passed on: the client gets an error page in its place.
             self._foresee_fault(call, outcome)
         self._finish(call, outcome)
 
@@ -353,12 +354,13 @@ class Gateway:
         """The proxy core will answer with an error page, after this call is gone: keep what `write_fault` needs, and the status."""
         if mitm.timed_out(call.flow) is not None:
             call.fault_status = 504
-        elif outcome == outcomes.CLIENT_LEFT or call.note == CLIENT_DISCONNECTED:
+        elif call.note == CLIENT_DISCONNECTED:
             call.fault_status = CLIENT_LEFT_STATUS
-        elif outcome == outcomes.NOT_SENT and call.refusal is None and not _body_was_refused(call.flow):
-            call.fault_status = 400
-        elif call.refusal is None and outcome == outcomes.NOT_SENT:
-            call.refuse(Refusal(413, "request_too_large", call.note))
+        elif outcome == outcomes.NOT_SENT and call.refusal is None:
+            if _body_was_refused(call.flow):
+                call.refuse(Refusal(413, "request_too_large", call.note))
+            else:
+                call.fault_status = 400
         call.flow.__dict__[_ENDED] = (call.id, call.error_dialect, _extra_fields(call))
 
     def _how_it_broke(self, call: Call) -> str:

@@ -38,7 +38,9 @@ def row_of(call: Call, services: Services) -> CallRow:
     usage = call.reading.usage or Usage()
     now = services.clock.monotonic()
     response = flow.response
-    http_status = refusal.status if refusal else (response.status_code if response else call.fault_status)
+    # A buffered answer that broke on its way was replaced by an error page.
+    arrived = response is not None and (call.outcome == COMPLETE or bool(response.stream))
+    http_status = refusal.status if refusal else (response.status_code if response and arrived else call.fault_status)
     body_limit = services.policy.body_log_bytes
     return CallRow(
         id=call.id,

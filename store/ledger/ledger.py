@@ -234,11 +234,11 @@ def _check_request(request: HoldRequest) -> None:
     )
     if not request.call_id:
         raise ValueError("a call needs an id")
-    if any(not 0 <= amount <= MAX_AMOUNT for amount in amounts):
+    if min(amounts) < 0 or max(amounts) > MAX_AMOUNT:
         raise ValueError(f"an amount of the call {request.call_id!r} is negative or more than the ledger can hold")
 
 
 def _check_settlement(settlement: Settlement) -> None:
     amounts = (settlement.cost_nanos, settlement.tokens, settlement.input_tokens, settlement.output_tokens)
-    if any(not 0 <= amount <= MAX_AMOUNT for amount in amounts):
+    if min(amounts) < 0 or max(amounts) > MAX_AMOUNT:
         raise ValueError(f"an amount of the settlement of {settlement.call_id!r} is negative or more than the ledger can hold")

@@ -190,12 +190,12 @@ def read_holds(connection: Connection, call_ids: Sequence[str]) -> dict[str, Hol
 
 def hold_parts(text: str) -> tuple[HoldPart, ...]:
     """The parts of a hold from their JSON."""
-    return tuple((part[0], part[1], part[2], part[3]) for part in orjson.loads(text))
+    return tuple(map(tuple, orjson.loads(text)))
 
 
 def post_parts(text: str) -> tuple[PostPart, ...]:
     """The parts of a post from their JSON."""
-    return tuple((part[0], part[1], part[2]) for part in orjson.loads(text))
+    return tuple(map(tuple, orjson.loads(text)))
 
 
 def to_json(value: object) -> str:

@@ -32,7 +32,7 @@ def test_reads_exactly(value: object, nanos: int) -> None:
     "value",
     [
         "nan", "inf", "-inf", "sNaN", float("nan"), float("inf"), True, False, "", "five", "1,5", "1e-10", 0.0000000001,
-        "9223372036.854775808", "1e400", 1e300, Decimal("1e-400"), "-9999999999",
+        "9223372036.854775808", "1e400", "1e999999", 1e300, Decimal("1e-400"), "-9999999999",
     ],
 )  # fmt: skip
 def test_refuses(value: object) -> None:
@@ -40,11 +40,10 @@ def test_refuses(value: object) -> None:
         nanos_from_usd(value)
 
 
-@pytest.mark.xfail(reason="store/money.py works within the decimal context: it overflows, and it rounds past 28 digits")
-@pytest.mark.parametrize("value", ["1e999999", "1.00000000000000000000000000001"])
-def test_refuses_beyond_the_precision_of_the_decimal_context(value: str) -> None:
+@pytest.mark.xfail(reason="store/money.py rounds what is longer than the 28 digits of the decimal context")
+def test_refuses_decimals_beyond_the_precision_of_the_decimal_context() -> None:
     with pytest.raises(ValueError):
-        nanos_from_usd(value)
+        nanos_from_usd("1.00000000000000000000000000001")
 
 
 @pytest.mark.parametrize(

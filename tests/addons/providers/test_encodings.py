@@ -105,13 +105,18 @@ def test_damaged_answers_pass_and_say_so(coding: str) -> None:
 
 
 def test_an_exploding_answer_is_given_up() -> None:
-    data = gzip.compress(b"data: " + b"x" * 20_000_000)
-    inner = DIALECTS["openai_chat"].reader(FACTS, "text/event-stream", hide_usage=False)
-    reader = DecodingReader(inner, "gzip", max_bytes=1_000_000)
+    """Two million bytes of ordinary events pass; beyond the bound they are not even looked at."""
+    data = gzip.compress(STREAM * 200)
+    readers = []
+    for most in (10_000_000, 1_000_000):
+        inner = DIALECTS["openai_chat"].reader(FACTS, "text/event-stream", hide_usage=False)
+        readers.append(reader := DecodingReader(inner, "gzip", max_bytes=most))
+        assert reader.feed(data) == data
+    whole, stopped = (reader.reading() for reader in readers)
 
-    assert reader.feed(data) == data
-    assert reader.feed(b"more") == b"more"
-    assert reader.reading().unread
+    assert (False, 40_000, True, True) == (whole.unread, whole.output_events, stopped.unread, stopped.output_events < 20_000)
+    assert readers[1].feed(b"more") == b"more"
+    assert readers[1].reading().output_bytes == stopped.output_bytes + 4
 
 
 @settings(max_examples=150, deadline=None)

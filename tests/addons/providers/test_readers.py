@@ -100,6 +100,28 @@ def test_hiding_usage_loses_nothing_but_usage(messages: list[Any], step: int) ->
     assert expected == received
 
 
+@pytest.mark.parametrize(
+    ("chunk", "dropped"),
+    [
+        ({"choices": [], "usage": {"total_tokens": 1}}, True),
+        ({"choices": [{"index": 0, "delta": {}}], "usage": {"total_tokens": 1}}, True),
+        ({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}], "usage": {"total_tokens": 1}}, True),
+        ({"choices": [{"index": 0, "text": "", "finish_reason": None}], "usage": {"total_tokens": 1}}, True),
+        ({"choices": [], "usage": {"total_tokens": 1}, "prompt_filter_results": []}, False),
+        ({"choices": [], "usage": {"total_tokens": 1}, "error": {"message": "x"}}, False),
+        ({"choices": [], "usage": None}, False),
+        ({"choices": []}, False),
+        ({"usage": {"total_tokens": 1}}, False),
+        ({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}], "usage": {"total_tokens": 1}}, False),
+        ({"choices": [{"index": 0, "delta": {"content": "x"}}], "usage": {"total_tokens": 1}}, False),
+        ({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"total_tokens": 1}}, False),
+        ({"choices": [{"index": 0, "text": "x"}], "usage": {"total_tokens": 1}}, False),
+    ],
+)
+def test_which_chunk_exists_only_for_usage(chunk: dict[str, Any], dropped: bool) -> None:
+    assert is_usage_chunk(chunk) is dropped
+
+
 @pytest.mark.parametrize("make", [EventReader, UsageHidingReader])
 def test_an_endless_event_is_passed_on_unread(make: Callable[..., EventReader]) -> None:
     reader = make(ChatFindings(CHAT), max_event_bytes=10_000)

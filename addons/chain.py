@@ -63,9 +63,6 @@ def _head_known(call: Call, services: Services) -> None:
 
 def _unmetered(call: Call, policy: Policy) -> None:
     """An API path that nobody here can price: not under a hard money cap, unless the operator allows it."""
-    if call.family is not None and call.family.website:
-        call.kind = PathKind.FREE
-        return
     caps = caps_of(call)
     call.cap_ids = tuple(cap.id for cap in caps)
     if policy.unmetered == "block" and has_hard_money_cap(caps):

@@ -6,7 +6,7 @@ from random import Random
 from typing import Protocol
 
 from addons.policy import Policy
-from addons.steps.learned import Learned
+from addons.steps.learned import AnswerSizes, Learned
 from store.clock import Clock, Ids
 from store.config_store.snapshot import Snapshot
 from store.ledger.types import Granted, HoldRequest, Refused, Settled, Settlement, Stale
@@ -72,5 +72,5 @@ class Services:
     random: Random
     connections: dict[str, ConnectionFacts] = field(default_factory=dict)
     """By client connection id."""
-    remembered_input: dict[str, int] = field(default_factory=dict)
-    """Tokens that earlier answers will add to the input of calls that name them (previous_response_id), bounded."""
+    answers: AnswerSizes = field(default_factory=AnswerSizes)
+    """Earlier answers that requests may name as their past."""

@@ -128,8 +128,11 @@ def measure(places: dict[str, tuple[str, list[str]]], processes: dict[str, list[
             rates[name].append(result["per_second"])
             single = load(url, headers, 1, 1.5)
             alone[name].append(single["p50_ms"])
-            print(f"round {number + 1} {name:9} {result['per_second']:8.1f} req/s  p99 {result['p99_ms']:7.2f} ms  cpu {costs[name][-1]:5.0f} us/req"
-                  f"  alone p50 {single['p50_ms']:.2f} ms", flush=True)  # fmt: skip
+            print(
+                f"round {number + 1} {name:9} {result['per_second']:8.1f} req/s  p99 {result['p99_ms']:7.2f} ms"
+                f"  cpu {costs[name][-1]:5.0f} us/req  alone p50 {single['p50_ms']:.2f} ms",
+                flush=True,
+            )
     medians = {name: statistics.median(values) for name, values in rates.items()}
     single = {name: statistics.median(values) for name, values in alone.items()}
     print(f"\nrequests/s, {args.connections} connections, medians: " + ", ".join(f"{n} {v:.0f}" for n, v in medians.items()))

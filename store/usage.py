@@ -38,6 +38,8 @@ class Reading:
     """None when the provider has reported nothing (yet)."""
     model: str | None = None
     """The model that answered, as the provider names it."""
+    answer_id: str | None = None
+    """The provider's id of the answer, where a later request may name it as its past (previous_response_id)."""
     service_tier: str | None = None
     speed: str | None = None
     """Anthropic's `fast`."""

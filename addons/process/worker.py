@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 2.0
 """For the ends of calls that the gateway has just ended itself."""
-SWITCH_INTERVAL_SECONDS = 0.0005
+SWITCH_INTERVAL_SECONDS = 0.0002
 """How long the event loop may keep the interpreter from the ledger's thread. Python's 5 ms would be paid at every statement of a
 batch, because each of them lets go of the interpreter and has to get it back."""
 

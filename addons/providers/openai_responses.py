@@ -178,6 +178,7 @@ class ResponsesFindings(Findings):
         return Reading(
             usage=usage,
             model=text_of(response.get("model")),
+            answer_id=text_of(response.get("id")),
             service_tier=text_of(response.get("service_tier")),
             further=_image_generation(tool_usage.get("image_gen"), response.get("image_model")),
             provider_cost_nanos=nanos_of_usd(reported.get("cost")) if type(reported) is dict else None,

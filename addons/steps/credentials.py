@@ -7,6 +7,8 @@ from addons.refusal import Refusal
 from addons.services import Services
 from store.config_store.snapshot import ANY, ProviderKey
 
+METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+"""Some servers take the method from these; what was metered as a GET must not become a POST there."""
 AUTH_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
 REDACTED = "[redacted]"
 
@@ -21,6 +23,8 @@ def credentials(call: Call, services: Services) -> None:
     provider = call.provider
     if provider is None or call.family is None:
         return
+    for name in METHOD_OVERRIDES:
+        call.flow.request.headers.pop(name, None)
     own_first = call.way_in.value == "forward" or call.caller_oauth or services.policy.allow_direct_keys or call.signed
     if call.caller_credential and own_first:
         return

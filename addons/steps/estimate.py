@@ -90,7 +90,7 @@ def _unseen(call: Call, services: Services, known: ModelLimits) -> int:
     if facts is None or not (facts.unseen_input or facts.server_tools):
         return 0
     if facts.unseen_key is not None and not facts.server_tools:
-        remembered = services.remembered_input.get(facts.unseen_key)
+        remembered = services.answers.tokens(facts.unseen_key)
         if remembered is not None:
             return remembered
     return known.context_tokens or UNKNOWN_CONTEXT_TOKENS

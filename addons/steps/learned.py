@@ -63,6 +63,25 @@ class _RecentCounts:
         return self._ordered[max(rank, 1) - 1]
 
 
+class AnswerSizes:
+    """How many tokens an earlier answer brings along when a request names it as its past. In memory, bounded."""
+
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        self._max_entries = max_entries
+        self._tokens: OrderedDict[str, int] = OrderedDict()
+
+    def remember(self, answer_id: str, tokens: int) -> None:
+        """`tokens`: input and output of the call that made the answer."""
+        self._tokens[answer_id] = tokens
+        self._tokens.move_to_end(answer_id)
+        if len(self._tokens) > self._max_entries:
+            self._tokens.popitem(last=False)
+
+    def tokens(self, answer_id: str) -> int | None:
+        """None for an answer that this process has not seen."""
+        return self._tokens.get(answer_id)
+
+
 class Learned:
     """Figures from the calls this process has seen. Not shared and not kept: a restart begins with the shipped defaults."""
 

@@ -30,6 +30,7 @@ def read(call: Call, services: Services) -> None:
     if not call.model:
         call.refuse(Refusal(400, "invalid_request", "The request names no model."))
     elif not _is_encodable(call.model):
+        call.model = call.requested_model = ""
         call.refuse(Refusal(400, "invalid_request", "The request cannot be metered: the model's name is not valid Unicode."))
 
 

@@ -114,6 +114,8 @@ def _estimated(call: Call, reading: Reading) -> Reading:
 def _learn(call: Call, services: Services, usage: Usage) -> None:
     """Only exact reports teach; media and unseen input would spoil the bytes-to-tokens ratio."""
     facts = call.facts
+    if call.reading.answer_id and not call.estimated:
+        services.answers.remember(call.reading.answer_id, usage.input_tokens + usage.output_tokens)
     if call.estimated or facts is None or call.provider is None or not usage.input_tokens:
         return
     clean = not (facts.media or facts.unseen_input or facts.server_tools)

@@ -38,6 +38,8 @@ COMPARE_SECONDS = 30.0
 BUSY_CHECKPOINT_PAGES = 8 * CHECKPOINT_PAGES
 """A busy writer lets the write-ahead log grow to here before it makes callers wait for a checkpoint."""
 BATCH_MAX = 1_000
+LINGER_SECONDS = 0.004
+"""How long settlements that nobody waits for are kept back for a hold to share their commit."""
 
 
 class Writer:
@@ -168,7 +170,7 @@ class Writer:
             if first is None and self._stopping and self._queue.empty():
                 break
             try:
-                self.cycle([] if first is None else [first])
+                self.cycle([] if first is None else self._gather(first))
                 self._maintain()
             except Exception:
                 log.exception("the ledger's writer met something unexpected and goes on")
@@ -181,6 +183,27 @@ class Writer:
             return self._queue.get(timeout=LOOK_AGAIN_SECONDS if len(self._line) else 1.0)
         except Empty:
             return None
+
+    def _gather(self, first: Operation) -> list[Operation]:
+        """`first`, and what comes while only settlements are there that nobody waits for: the next hold shares their commit.
+
+        A caller with one call at a time sends the next one right after an answer; without this its hold would stand behind
+        the commit of the settlement before it. Nobody loses by it: what is settled late is held meanwhile.
+        """
+        operations = [first]
+        if len(self._line):
+            return operations
+        deadline = self._clock.monotonic() + LINGER_SECONDS
+        while _is_patient(operations[-1]) and len(operations) < BATCH_MAX and not self._stopping:
+            try:
+                operation = self._queue.get(timeout=max(0.0, deadline - self._clock.monotonic()))
+            except Empty:
+                break
+            if operation is None:
+                self._queue.put(None)
+                break
+            operations.append(operation)
+        return operations
 
     def _drain(self, operations: list[Operation]) -> None:
         while len(operations) < BATCH_MAX:
@@ -435,3 +458,7 @@ class Writer:
             action()
         except (StoreUnavailable, OSError) as error:
             log.debug("put off: %s", error)
+
+
+def _is_patient(operation: Operation) -> bool:
+    return isinstance(operation, SettleOperation) and operation.future is None

@@ -11,7 +11,10 @@ type _Kind = tuple[str | bool, ...]
 
 
 class RefusalMerger:
-    """Remembers, across batches, the row that refusals of one kind (key, provider, model, operation, streamed or not, type, cap) go into. For one thread."""
+    """Remembers, across batches, the row that refusals of one kind go into. For one thread.
+
+    A kind is key, provider, model, operation, streamed or not, type and cap.
+    """
 
     def __init__(self) -> None:
         self._open: dict[_Kind, tuple[str, int]] = {}

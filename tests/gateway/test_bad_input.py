@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import brotli  # type: ignore[import-untyped]
@@ -40,7 +41,9 @@ UPSTREAMS = {
     "badchunk": answering(JSON_HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n"),
     "htmlok": answering(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 13\r\n\r\n<html></html>"),
     "badusage": answering(JSON_HEAD + b'content-length: 17\r\n\r\n{"usage":"lots"} '),
-    "minus": answering(JSON_HEAD + b"content-length: 60\r\n\r\n" + b'{"usage":{"prompt_tokens":-5,"completion_tokens":-9}}'.ljust(60)),
+    "minus": answering(
+        JSON_HEAD + b"content-length: 60\r\n\r\n" + b'{"usage":{"prompt_tokens":-5,"completion_tokens":-9}}'.ljust(60)
+    ),
     "badgzip": answering(JSON_HEAD + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello"),
     "redirect": answering(b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n"),
 }
@@ -61,8 +64,20 @@ class World:
 
     def books(self) -> tuple[int, int]:
         """(spent, held) of the key's budget in nano-dollars."""
-        row = self.gateway.quota()["budgets"][0]
+        answer = self.ask(request("GET", "/api/governance/virtual-keys/quota", KEY))
+        row = json.loads(answer.body, parse_float=Decimal)["budgets"][0]
         return int(row["current_usage"] * 10**9), int(row["held"] * 10**9)
+
+    def requests_seen(self) -> int:
+        """How many requests have reached the provider."""
+        host, _, port = self.provider.url.removeprefix("http://").partition(":")
+        with Wire.to(host, int(port)) as wire:
+            return int(wire.ask(request("GET", "/__bill?summary")).json()["requests"])
+
+    def row(self, request_id: str) -> dict[str, Any]:
+        """The call's row in logs.db."""
+        found = eventually(lambda: [row for row in self.gateway.log_rows() if row["id"] == request_id], lambda rows: bool(rows))
+        return found[0]
 
 
 def custom_provider(url: str) -> dict[str, Any]:
@@ -168,10 +183,10 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_body_that_cannot_be_metered(world: World, name: str) -> None:
-    seen = world.provider.bill()["requests"]
+    seen = world.requests_seen()
     body = check_refusal(world.post(CHAT, MALFORMED[name]), 400, "invalid_request")
     assert body["extra_fields"]["provider"] == "openai"
-    assert world.provider.bill()["requests"] == seen, "it was sent to the provider"
+    assert world.requests_seen() == seen, "it was sent to the provider"
 
 
 IN_DIALECT = [
@@ -179,7 +194,6 @@ IN_DIALECT = [
     (ANTHROPIC, ANTHROPIC.body(model=["x"])),
     (ANTHROPIC, ANTHROPIC.body(max_tokens="1")),
     (ANTHROPIC, ANTHROPIC.body(messages={})),
-    (ANTHROPIC, ANTHROPIC.body(stream="yes")),
     (GEMINI, b"{"),
     (GEMINI, GEMINI.body(contents="hi")),
     (GEMINI, GEMINI.body(generationConfig=[])),
@@ -535,23 +549,25 @@ UNREACHABLE = [
 @pytest.mark.parametrize("name,status,kind", UNREACHABLE, ids=[name for name, _, _ in UNREACHABLE])
 @pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streamed"])
 def test_a_provider_that_gives_no_answer_costs_nothing(world: World, name: str, status: int, kind: str, stream: bool) -> None:
-    rows = len(world.gateway.log_rows())
     answer = world.ask(post_json(f"/{name}/v1/chat/completions", CHAT.body(stream=stream), KEY))
     body = check_refusal(answer, status, kind)
-    row = eventually(world.gateway.log_rows, lambda found: len(found) > rows)[-1]
-    assert (row["id"], row["http_status"], row["cost_nanos"], row["status"]) == (body["request_id"], status, 0, "error")
+    row = world.row(body["request_id"])
+    assert (row["http_status"], row["cost_nanos"], row["status"]) == (status, 0, "error")
 
 
 @pytest.mark.usefixtures("charges")
 @pytest.mark.parametrize("shape", EACH_DIALECT, ids=lambda shape: shape.name)
 def test_a_provider_that_breaks_off_is_told_in_the_callers_dialect(world: World, shape: Shape) -> None:
-    check_refusal(world.post(shape, shape.body(), {**KEY, "x-pretend-cut": "before-headers"}), 502, "upstream_unreachable", shape.dialect)
+    check_refusal(
+        world.post(shape, shape.body(), {**KEY, "x-pretend-cut": "before-headers"}), 502, "upstream_unreachable", shape.dialect
+    )
     before = world.books()[0]
-    check_refusal(world.post(shape, shape.body(), {**KEY, "x-pretend-hang": "before-headers"}), 504, "upstream_timeout", shape.dialect)
+    answer = world.post(shape, shape.body(), {**KEY, "x-pretend-hang": "before-headers"})
+    hung = check_refusal(answer, 504, "upstream_timeout", shape.dialect)
     spent = eventually(world.books, lambda books: books[1] == 0)[0]
     assert spent > before, "the provider may well have made and billed an answer that nobody waited for"
-    row = eventually(world.gateway.log_rows, lambda rows: rows[-1]["http_status"] == 504)[-1]
-    assert (row["status"], row["estimated"]) == ("error", 1)
+    row = world.row(hung["request_id"])
+    assert (row["http_status"], row["status"], row["estimated"]) == (504, "error", 1)
 
 
 @pytest.mark.usefixtures("charges")
@@ -560,7 +576,12 @@ def test_an_answer_that_reports_nothing_usable_is_estimated_and_passed_on(world:
     before = world.books()[0]
     answer = world.ask(post_json(f"/{name}/v1/chat/completions", CHAT.body(limit=16), KEY))
     assert answer.status == 200
-    assert answer.body in (b"<html></html>", b'{"usage":"lots"} ', b'{"usage":{"prompt_tokens":-5,"completion_tokens":-9}}'.ljust(60), b"hello")
+    assert answer.body in (
+        b"<html></html>",
+        b'{"usage":"lots"} ',
+        b'{"usage":{"prompt_tokens":-5,"completion_tokens":-9}}'.ljust(60),
+        b"hello",
+    )
     spent = eventually(world.books, lambda books: books[1] == 0)[0] - before
     # Never free, and not more than the whole limit with an input of a few tokens.
     assert 16 * OUTPUT_PRICE <= spent <= 16 * OUTPUT_PRICE + 40 * INPUT_PRICE
@@ -586,7 +607,9 @@ def test_a_redirect_is_handed_on_and_not_followed(world: World) -> None:
     assert (answer.status, answer.headers["location"]) == (302, "http://169.254.169.254/")
 
 
-@pytest.mark.parametrize("instruction", [{"x-pretend-html": "1"}, {"x-pretend-status": "500"}, {"x-pretend-status": "429"}], ids=str)
+@pytest.mark.parametrize(
+    "instruction", [{"x-pretend-html": "1"}, {"x-pretend-status": "500"}, {"x-pretend-status": "429"}], ids=str
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_a_providers_own_error_comes_back_as_it_is(world: World, shape: Shape, instruction: dict[str, str]) -> None:
     answer = world.post(shape, shape.body(), {**KEY, **instruction})
@@ -612,9 +635,7 @@ def test_many_bad_connections_at_once_leave_the_others_alone(world: World) -> No
         for number, wire in enumerate(wires):
             wire.send(list(NOT_HTTP.values())[number % len(NOT_HTTP)][: 10 + number])
         answers: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: answers.append(world.post(CHAT, b"{", KEY).status)) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=lambda: answers.append(world.post(CHAT, b"{", KEY).status)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,7 +96,9 @@ class World:
         return counted
 
 
-def check(world: World, race: Race, *, key_name: str, cap_nanos: int, caps: tuple[str, ...], most_left_nanos: int | None = None) -> None:
+def check(
+    world: World, race: Race, *, key_name: str, cap_nanos: int, caps: tuple[str, ...], most_left_nanos: int | None = None
+) -> None:
     """The promises of a hard cap, each against the provider's own bill.
 
     `caps` are the budgets that every call touches. `most_left_nanos`: what may be left unspent at the end while calls are refused;
@@ -182,9 +183,7 @@ def provider() -> Iterator[PretendProcess]:
 @pytest.fixture(scope="module")
 def trimming(provider: PretendProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     team = {"id": "team-1", "name": "workshop", "budgets": [budget(usd(CAPS["layered"]), name="team-hour")]}
-    config = config_for(
-        provider.url, virtual_keys=[*keys_with_own_budgets(), layered_key()], governance={"teams": [team]}
-    )
+    config = config_for(provider.url, virtual_keys=[*keys_with_own_budgets(), layered_key()], governance={"teams": [team]})
     with Gateway(tmp_path_factory.mktemp("trimming"), config) as gateway:
         yield World(provider, gateway)
 
@@ -270,7 +269,14 @@ def test_nobody_is_refused_while_only_holds_are_in_the_way(trimming: World) -> N
     asks = under("patient", replace(BUFFERED, pretend={"output_tokens": 10, "first_token_ms": 20}), 100)
     race = trimming.race(asks)
     billed = race.bill["cost_nanos"]
-    figures("patient", calls=100, answered=len(race.good), billed=billed, peak=race.bill["peak_in_flight"], seconds=round(race.seconds, 2))
+    figures(
+        "patient",
+        calls=100,
+        answered=len(race.good),
+        billed=billed,
+        peak=race.bill["peak_in_flight"],
+        seconds=round(race.seconds, 2),
+    )
     assert len(race.good) == 100
     assert race.bill["peak_in_flight"] > 1
     assert eventually(lambda: trimming.used_nanos("patient-budget"), lambda used: used >= billed) == billed

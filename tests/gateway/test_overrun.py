@@ -69,7 +69,10 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     keys = [virtual_key(budgets=[budget(5)])]
-    with PretendProcess() as provider, Gateway(tmp_path_factory.mktemp("overrun"), config_for(provider.url, virtual_keys=keys)) as gateway:
+    with (
+        PretendProcess() as provider,
+        Gateway(tmp_path_factory.mktemp("overrun"), config_for(provider.url, virtual_keys=keys)) as gateway,
+    ):
         yield World(provider, gateway)
 
 
@@ -184,7 +187,9 @@ def test_a_whole_answer_in_one_go_costs_no_more_than_was_on_the_wire(world: Worl
 def test_a_buffered_answer_is_booked_in_full(world: World, kind: str) -> None:
     """It cannot be cut: the client gets it, the ledger gets what the provider bills, and says that it was more than held."""
     cut = world.run(Ask(kind, limit=LIMIT, pretend={"ignore_limit": 1, "output_tokens": WANTED}))
-    figures(f"{kind}, buffered", held_nanos=cut.post.held_nanos, billed_nanos=cut.line["cost_nanos"], posted_nanos=cut.post.cost_nanos)
+    figures(
+        f"{kind}, buffered", held_nanos=cut.post.held_nanos, billed_nanos=cut.line["cost_nanos"], posted_nanos=cut.post.cost_nanos
+    )
     assert (cut.answer.status, cut.answer.whole) == (200, True)
     assert cut.line["finished"] and cut.line["model"] == MODELS[kind]
     assert cut.line["usage"]["output_tokens"] == WANTED
@@ -195,11 +200,14 @@ def test_a_buffered_answer_is_booked_in_full(world: World, kind: str) -> None:
 
 def test_a_reasoning_runaway_is_cut_by_what_is_reported(world: World) -> None:
     """Output that never shows on the wire is known only where the stream reports it: Gemini does with every event."""
-    cut = world.run(
-        Ask("gemini", stream=True, limit=LIMIT, pretend=RUNAWAY | {"reasoning_tokens": 600, "chunk_tokens": 1})
-    )
+    cut = world.run(Ask("gemini", stream=True, limit=LIMIT, pretend=RUNAWAY | {"reasoning_tokens": 600, "chunk_tokens": 1}))
     pieces = [data for _, data in cut.answer.events()]
-    figures("gemini, reasoning", seen=tokens_seen("gemini", pieces), posted=cut.post.output_tokens, billed=cut.line["usage"]["output_tokens"])
+    figures(
+        "gemini, reasoning",
+        seen=tokens_seen("gemini", pieces),
+        posted=cut.post.output_tokens,
+        billed=cut.line["usage"]["output_tokens"],
+    )
     assert cut.line["outcome"] == "gone"
     assert tokens_seen("gemini", pieces) < 50
     assert cut.post.output_tokens >= 600

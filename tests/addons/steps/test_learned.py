@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addons.steps.learned import MIN_TEXT_BYTES, RECENT_CALLS, Learned
+from addons.steps.learned import MIN_TEXT_BYTES, RECENT_CALLS, AnswerSizes, Learned
 
 DEFAULT = 0.4
 
@@ -138,3 +138,11 @@ def test_a_look_costs_microseconds_not_a_sort() -> None:
     for _ in range(2000):
         learned.usual_output("vk", "p", "m")
     assert (time.perf_counter() - started) / 2000 < 50e-6
+
+
+def test_answers_are_remembered_and_forgotten_in_order() -> None:
+    """The least recently made answer goes first, and an unknown one is None, not zero."""
+    sizes = AnswerSizes(max_entries=2)
+    for number, name in enumerate(("a", "b", "c")):
+        sizes.remember(name, 10 * number)
+    assert [sizes.tokens(name) for name in ("a", "b", "c")] == [None, 10, 20]

@@ -508,3 +508,25 @@ async def test_everything_handed_in_is_written_before_the_end(make: Make) -> Non
         bench.ledger.settle_soon(Settlement(f"c{number}", 3, 1, True))
     await bench.ledger.close()
     assert bench.sums() == (150, 0)
+
+
+async def test_a_settlement_nobody_waits_for_shares_the_next_holds_commit(make: Make) -> None:
+    """One call at a time costs one commit a call, not two."""
+    bench = await make()
+    bench.cap("a", 10**6)
+    template = bench.request("x")
+    before = bench.ledger._writer.batches
+    for number in range(20):
+        await bench.ledger.hold(HoldRequest(f"c{number}", ("a",), 10, 10, revision=template.revision))
+        bench.ledger.settle_soon(Settlement(f"c{number}", 3, 1, True))
+    await until(lambda: bench.ledger._writer.idle)
+    assert bench.sums() == (60, 0)
+    assert bench.ledger._writer.batches - before <= 30
+
+
+async def test_a_settlement_alone_is_booked_soon(make: Make) -> None:
+    bench = await make()
+    bench.cap("a", 100)
+    await bench.ledger.hold(bench.request("c1"))
+    bench.ledger.settle_soon(Settlement("c1", 40, 4, True))
+    await until(lambda: bench.sums() == (40, 0))

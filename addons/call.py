@@ -77,6 +77,10 @@ class Call:
     """The host the client named (forward), for the upstream address when no base URL is configured."""
     port: int = 443
 
+    header_names: frozenset[bytes] = frozenset()
+    """Names in the request head as it came, lower case: most of what is looked for is not there, and a look at mitmproxy's
+    headers costs more than all of these together."""
+
     # identify
     virtual_key: VirtualKey | None = None
     key_hash: str = ""
@@ -135,6 +139,9 @@ class Call:
     # credentials
     provider_key: ProviderKey | None = None
     signed: bool = False
+
+    changes: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Headers to set or (None) to remove before the request leaves, all in one pass (`address`)."""
 
     # meter
     asked_usage: bool = False

@@ -94,8 +94,8 @@ async def body(call: Call, services: Services) -> None:
         authorize(call, services)
         if call.refusal is not None:
             return
-        estimate(call, services)
         caps = caps_of(call)
+        estimate(call, services, caps)
         call.cap_ids = tuple(cap.id for cap in caps)
         stale = await reserve(call, services, caps)
         if stale is None:
@@ -122,7 +122,8 @@ def end(call: Call, services: Services, outcome: str) -> None:
     """The exchange is over, well or badly. Idempotent."""
     settle(call, services, outcome)
     record(call, services)
-    label(call, services, status_of(call))
+    if services.watched:
+        label(call, services, status_of(call))
 
 
 def is_streamed_through(call: Call) -> bool:

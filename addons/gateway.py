@@ -22,6 +22,7 @@ from mitmproxy.proxy import mode_specs, server_hooks
 
 from addons import chain, outcomes, refuse, stock
 from addons.call import Call
+from addons.headers import append
 from addons.proxy import mitm, tunnel
 from addons.proxy.faults import ProtocolFault
 from addons.proxy.flow_state import state_of
@@ -114,8 +115,11 @@ class Gateway:
 
     name = "tollgate"
 
+    runtime: Runtime
+    """Set once the stores are open. Only annotated here: mitmproxy looks at every attribute of an addon when it starts."""
+    services: Services
+
     def __init__(self, runtime: Runtime | None = None) -> None:
-        self._runtime = runtime
         self.calls: dict[str, Call] = {}
         """Calls in flight, by flow id."""
         self.idle = asyncio.Event()
@@ -123,25 +127,22 @@ class Gateway:
         self.idle.set()
         self.started = asyncio.Event()
         """mitmproxy is running and the stores are open."""
+        self.is_open = False
+        if runtime is not None:
+            self._open(runtime)
 
-    @property
-    def runtime(self) -> Runtime:
-        if self._runtime is None:
-            raise RuntimeError("the gateway has not started yet")
-        return self._runtime
-
-    @property
-    def services(self) -> Services:
-        return self.runtime.services
+    def _open(self, runtime: Runtime) -> None:
+        self.runtime, self.services = runtime, runtime.services
+        self.is_open = True
 
     # Client connections
 
     def client_connected(self, client: Client) -> None:
-        if self._runtime is not None:
+        if self.is_open:
             self.services.connections[client.id] = ConnectionFacts(port=client.sockname[1])
 
     def client_disconnected(self, client: Client) -> None:
-        if self._runtime is None:
+        if not self.is_open:
             return
         self.services.connections.pop(client.id, None)
         for call in list(self.calls.values()):
@@ -256,7 +257,7 @@ class Gateway:
             call.sent = True
         elif not call.local:
             # The answer must be readable as it flows, so it must not come compressed.
-            flow.request.headers["accept-encoding"] = "identity"
+            call.changes[b"accept-encoding"] = b"identity"
         if call.plain:
             self._check_plain(call)
 
@@ -308,12 +309,12 @@ class Gateway:
         chain.answer(call, self.services)
         if call.streaming:
             mitm.make_cuttable(flow)
-        headers = flow.response.headers
-        headers["x-tollgate-request-id"] = call.id
+        added = [(b"x-tollgate-request-id", call.id.encode())]
         if call.trimmed_to is not None:
-            headers["x-tollgate-trimmed"] = str(call.trimmed_to)
+            added.append((b"x-tollgate-trimmed", str(call.trimmed_to).encode()))
         if call.streaming:
-            self._remaining_header(call, None)
+            added += self._remaining_header(call, None)
+        append(flow.response.headers, *added)
 
     @quiet
     def response(self, flow: http.HTTPFlow) -> None:
@@ -326,9 +327,10 @@ class Gateway:
             call.reader.finish()
         self._finish(call, outcomes.COMPLETE if call.refusal is None else outcomes.NOT_SENT)
         if call.hold is not None and call.refusal is None and not call.streaming and flow.response is not None:
+            added = self._remaining_header(call, call.cost_nanos)
             if call.priced:
-                flow.response.headers["x-tollgate-cost-usd"] = plain_usd(call.cost_nanos)
-            self._remaining_header(call, call.cost_nanos)
+                added.append((b"x-tollgate-cost-usd", plain_usd(call.cost_nanos).encode()))
+            append(flow.response.headers, *added)
 
     @quiet
     def error(self, flow: http.HTTPFlow) -> None:
@@ -385,16 +387,15 @@ class Gateway:
             secrets = (call.provider_key.value,) if call.provider_key is not None else ()
             feed.offer(call.flow, secrets=secrets)
 
-    def _remaining_header(self, call: Call, cost_nanos: int | None) -> None:
+    def _remaining_header(self, call: Call, cost_nanos: int | None) -> list[tuple[bytes, bytes]]:
         left = remaining_nanos(call.hold, cost_nanos)
-        if left is not None and call.flow.response is not None:
-            call.flow.response.headers["x-tollgate-budget-remaining-usd"] = plain_usd(left)
+        return [] if left is None else [(b"x-tollgate-budget-remaining-usd", plain_usd(left).encode())]
 
     # Refusals
 
     def refuse_flow(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
         """Answer a flow with a refusal whatever state its call is in; what it holds is voided when the flow ends."""
-        if self._runtime is None:
+        if not self.is_open:
             # A stock tool listens before the stores are open, or they could not be opened at all.
             content = refuse.body(refusal, "openai", "", {})
             flow.request.stream = False
@@ -451,14 +452,14 @@ class Gateway:
 
     def load(self, loader: Any) -> None:
         mitm.install()
-        if self._runtime is None:
+        if not self.is_open:
             loader.add_option(stock.APP_DIR_OPTION, str, "", stock.APP_DIR_HELP)
             stock.prepare_options()
 
     async def running(self) -> None:
-        if self._runtime is None:
+        if not self.is_open:
             try:
-                self._runtime = await stock.open_stock_runtime()
+                self._open(await stock.open_stock_runtime())
             except UserError as fault:
                 logger.error("tollgate refuses every call: %s", fault)
                 return
@@ -472,8 +473,8 @@ class Gateway:
             if call.recorded or call.settled:
                 continue
             self._finish(call, outcomes.STOPPED)
-        if self._runtime is not None and self._runtime.owned_by_addon:
-            await self._runtime.close()
+        if self.is_open and self.runtime.owned_by_addon:
+            await self.runtime.close()
 
 
 if __name__ != "addons.gateway":

@@ -32,6 +32,7 @@ from store.database import Database, governance_revision
 from store.errors import StoreUnavailable
 from store.ledger.ledger import Ledger
 from store.logs.opening import open_logs
+from store.logs.types import CallRow
 from store.logs.writer import LogWriter
 from store.prices.book import PriceBook
 from store.prices.limits import LimitsBook
@@ -57,6 +58,13 @@ class Address:
     @property
     def on_loopback(self) -> bool:
         return self.host in LOOPBACK_NAMES
+
+
+class NoLogs:
+    """Where rows go when logging is switched off: the ledger alone remembers."""
+
+    def add(self, row: CallRow) -> None:
+        """Nowhere."""
 
 
 class UpstreamAddresses:
@@ -177,6 +185,7 @@ async def open_runtime(
     clock: Clock | None = None,
     random: Random | None = None,
     feed: InspectorFeed | None = None,
+    watched: bool = False,
 ) -> Runtime:
     """Open the stores and start the ledger. Raises UserError for what the operator can mend, StoreUnavailable otherwise."""
     clock = clock or SystemClock()
@@ -196,6 +205,7 @@ async def open_runtime(
     retention_days = settings.logs_store.retention_days or settings.client.log_retention_days
     logs = LogWriter(logs_database, clock=clock, body_bytes=body_bytes, clean=redact_text, retention_days=retention_days)
     logs.start()
+    kept = settings.client.enable_logging and settings.logs_store.enabled
 
     def load() -> Any:
         return load_snapshot(store, environ)
@@ -215,11 +225,12 @@ async def open_runtime(
         book=book,
         limits=LimitsBook.load(book),
         ledger=ledger,
-        logs=logs,
+        logs=logs if kept else NoLogs(),
         learned=Learned(),
         clock=clock,
         ids=ids,
         random=random or SystemRandom(),
+        watched=feed is not None or watched,
     )
     unmatched, require_auth = settings.gateway.forward.resolved(on_loopback=address.on_loopback)
 

@@ -72,5 +72,7 @@ class Services:
     random: Random
     connections: dict[str, ConnectionFacts] = field(default_factory=dict)
     """By client connection id."""
+    watched: bool = True
+    """Somebody may look at the flows: an inspector, or the stock tool we run in."""
     answers: AnswerSizes = field(default_factory=AnswerSizes)
     """Earlier answers that requests may name as their past."""

@@ -37,7 +37,9 @@ def _prepare() -> tuple[Path, Settings]:
     clock = SystemClock()
     store = open_store(app_dir, settings, clock, Ids(clock))
     try:
-        seed(store, settings)
+        made = seed(store, settings).default_key_value
+        if made is not None:
+            print(f"tollgate: made the virtual key 'default': {made}", flush=True)
     finally:
         store.database.close()
     return app_dir, settings
@@ -49,6 +51,7 @@ async def open_stock_runtime() -> Runtime:
     ctx.options.update(confdir=str(app_dir / "ca"))  # type: ignore[no-untyped-call]
     mitm.set_limits(limits_of(settings))
     address = Address(ctx.options.listen_host or "127.0.0.1", ctx.options.listen_port or 8080)
-    runtime = await open_runtime(app_dir, settings, address, version=VERSION)
+    runtime = await open_runtime(app_dir, settings, address, version=VERSION, watched=True)
     runtime.owned_by_addon = True
+    await mitm.listen_again(ctx.master)
     return runtime

@@ -29,6 +29,9 @@ class SystemClock:
         return time.monotonic()
 
 
+POOL_BYTES = 1000
+
+
 class Ids:
     """Makes time-ordered unique ids (UUID version 7, RFC 9562 section 5.7).
 
@@ -39,6 +42,7 @@ class Ids:
     def __init__(self, clock: Clock, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self._clock = clock
         self._entropy = entropy
+        self._pool = b""
         self._last_ms = 0
         self._count = 0
 
@@ -47,16 +51,23 @@ class Ids:
         now_ms = self._clock.now_ms()
         if now_ms > self._last_ms:
             self._last_ms = now_ms
-            self._count = int.from_bytes(self._entropy(2)) & 0x7FF
+            self._count = int.from_bytes(self._random(2)) & 0x7FF
         else:
             self._count += 1
             if self._count > 0xFFF:
                 self._last_ms += 1
                 self._count = 0
-        tail = int.from_bytes(self._entropy(8)) & ((1 << 62) - 1)
+        tail = int.from_bytes(self._random(8)) & ((1 << 62) - 1)
         number = (self._last_ms & ((1 << 48) - 1)) << 80 | 0x7 << 76 | self._count << 64 | 0b10 << 62 | tail
         text = f"{number:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def _random(self, count: int) -> bytes:
+        """From a pool: asking the system for every id costs more than making it."""
+        if len(self._pool) < count:
+            self._pool = self._entropy(POOL_BYTES)
+        taken, self._pool = self._pool[:count], self._pool[count:]
+        return taken
 
 
 def iso_utc(at_ms: int) -> str:

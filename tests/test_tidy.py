@@ -15,7 +15,7 @@ SOURCES = sorted([*ROOT.glob("addons/**/*.py"), *ROOT.glob("store/**/*.py"), ROO
 STDLIB_AND = {"store.usage", "orjson", "brotli", "zstandard"}
 LONGEST_FILE = 500
 STEP_FRIENDS = (
-    "addons.call", "addons.outcomes", "addons.patterns", "addons.policy", "addons.providers", "addons.refusal",
+    "addons.call", "addons.headers", "addons.outcomes", "addons.patterns", "addons.policy", "addons.providers", "addons.refusal",
     "addons.refuse", "addons.services", "store", "mitmproxy",
 )  # fmt: skip
 PRIVATE_MITMPROXY = re.compile(

@@ -71,9 +71,9 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
         inspector_url=lambda: link,
     )
     server = serve(make_app(context), adopt(spec.console_fds))
-    books = asyncio.get_running_loop().create_task(
-        keep_logs_complete(store.database, logs_database, clock), name="logs follow the ledger"
-    )
+    books: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if settings.client.enable_logging and settings.logs_store.enabled:
+        books = asyncio.ensure_future(keep_logs_complete(store.database, logs_database, clock))
     end = until_told_to_end()
     report_ready()
     await end

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -17,9 +18,12 @@ from store.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+GC_THRESHOLDS = (20_000, 10, 20)
+"""mitmproxy's layers and flows are cycles, hundreds of objects a call: Python's own thresholds look through them many times a call,
+and through the price tables with them. What stands at the start (frozen) is not looked at again."""
 LAST_WORDS_SECONDS = 2.0
 """For the ends of calls that the gateway has just ended itself."""
-SWITCH_INTERVAL_SECONDS = 0.0002
+SWITCH_INTERVAL_SECONDS = 0.0005
 """How long the event loop may keep the interpreter from the ledger's thread. Python's 5 ms would be paid at every statement of a
 batch, because each of them lets go of the interpreter and has to get it back."""
 
@@ -46,6 +50,9 @@ async def work(spec: ChildSpec, settings: Settings) -> None:
     started = asyncio.get_running_loop().create_task(gateway.started.wait())
     await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
     await mitm.serve_sockets(master, adopt([*spec.gateway_fds, *(fd for fds in spec.listener_fds for fd in fds)]))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     end = until_told_to_end()
     report_ready()
     await asyncio.wait({running, end}, return_when=asyncio.FIRST_COMPLETED)

@@ -82,6 +82,17 @@ async def serve_address(owner: master.Master, host: str, port: int) -> list[tupl
     return addresses
 
 
+async def listen_again(owner: master.Master) -> None:
+    """Lets mitmproxy's own listeners go and opens them anew, for options that changed after they were opened.
+
+    Stock tools load a script when they listen already, on all addresses unless told otherwise.
+    """
+    servers = _proxyserver(owner).servers
+    modes = [mode_specs.ProxyMode.parse(spec) for spec in owner.options.mode]
+    await servers.update([])
+    await servers.update(modes)
+
+
 async def stop_accepting(owner: master.Master) -> None:
     """Closes this process's listeners; live connections go on, and siblings that share a socket are not disturbed."""
     await _proxyserver(owner).servers.update([])

@@ -1,13 +1,14 @@
 """A mitmproxy master with only what a gateway needs, and a dispatcher that does not search for hooks on every event."""
 
+import dataclasses
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mitmproxy import addonmanager, exceptions, flow, hooks, http, master, options
+from mitmproxy import addonmanager, exceptions, flow, hooks, http, master, options, optmanager
 from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver, tlsconfig
 
 from addons.proxy.limits import current_limits
@@ -69,7 +70,7 @@ def make_options(
     `confdir` holds the interception CA, made on first use. `upstream_ca_file` replaces the roots upstream servers are
     checked against; `certificates` are mitmproxy's `[domain=]file.pem`, for TLS to the gateway's own port.
     """
-    opts = options.Options(confdir=str(confdir), mode=[], certs=list(certificates))
+    opts = PlainOptions(confdir=str(confdir), mode=[], certs=list(certificates))
     if upstream_ca_file is not None:
         opts.ssl_verify_upstream_trusted_ca = str(upstream_ca_file)
     apply_safe_options(opts, listening_on_loopback=listening_on_loopback)
@@ -88,6 +89,27 @@ class NoH2C(disable_h2c.DisableH2C):
     def request(self, f: http.HTTPFlow) -> None:
         if f.request.data.method == b"PRI" or "upgrade" in f.request.headers:
             self.process_flow(f)  # type: ignore[no-untyped-call]
+
+
+_ARGUMENTS: dict[type[hooks.Hook], tuple[str, ...]] = {}
+
+
+def _arguments(event: hooks.Hook) -> tuple[Any, ...]:
+    """What `event.args()` says, without asking the dataclass for its fields each time."""
+    names = _ARGUMENTS.get(type(event))
+    if names is None:
+        names = _ARGUMENTS[type(event)] = tuple(field.name for field in dataclasses.fields(event))  # type: ignore[arg-type]
+    return tuple(getattr(event, name) for name in names)
+
+
+class PlainOptions(options.Options):
+    """mitmproxy's options, read without a deep copy: they are read a dozen times a call, and nobody changes what they get."""
+
+    def __getattr__(self, attr: str) -> Any:
+        option = self._options.get(attr)
+        if option is None:
+            raise AttributeError(f"No such option: {attr}")
+        return option._default if option.value is optmanager.unset else option.value
 
 
 class CachedAddonManager(addonmanager.AddonManager):
@@ -139,22 +161,55 @@ class CachedAddonManager(addonmanager.AddonManager):
                 await self.trigger_event(hooks.UpdateHook([message]))
 
     async def trigger_event(self, event: hooks.Hook) -> None:
+        rest = self.begin(event)
+        if rest is not None:
+            await rest
+
+    def begin(self, event: hooks.Hook) -> Coroutine[Any, Any, None] | None:
+        """Runs the handlers of an event as far as they go without waiting; what is left to await, or None when all is done.
+
+        Most hooks never wait, and a task for each of them costs more than what it does.
+        """
+        steps = self._steps(event)
+        first = next(steps, None)
+        return None if first is None else self._go_on(first, steps)
+
+    def begin_lifecycle(self, event: hooks.Hook) -> Coroutine[Any, Any, None] | None:
+        """As `begin`, for `handle_lifecycle`."""
+        if self._handlers.get("update") != ():
+            return self.handle_lifecycle(event)
+        return self.begin(event)
+
+    def _steps(self, event: hooks.Hook) -> Generator[Awaitable[None]]:
+        """Calls handler after handler; yields what one of them wants awaited, and is resumed with how that went."""
         groups = self._handlers_of(event)
-        if not groups:
-            return
-        args = event.args()
+        args = _arguments(event) if groups else ()
         for group in groups:
             try:
                 for handler in group:
                     result = handler(*args)
                     if result is not None and inspect.isawaitable(result):
-                        await result
+                        yield result
             except exceptions.AddonHalt:
                 return
             except exceptions.OptionsError:
                 raise
             except Exception as error:
                 logger.exception("An addon failed in %s: %s", event.name, type(error).__name__)
+
+    @staticmethod
+    async def _go_on(first: Awaitable[None], steps: Generator[Awaitable[None]]) -> None:
+        pending: Awaitable[None] | None = first
+        while pending is not None:
+            try:
+                await pending
+            except Exception as error:
+                try:
+                    pending = steps.throw(error)
+                except StopIteration:
+                    return
+            else:
+                pending = next(steps, None)
 
 
 class SlimMaster(master.Master):

@@ -7,10 +7,10 @@ from addons.refusal import Refusal
 from addons.services import Services
 from store.config_store.snapshot import ANY, ProviderKey
 
-METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+METHOD_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 """Some servers take the method from these; what was metered as a GET must not become a POST there."""
-AUTH_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
-REDACTED = "[redacted]"
+AUTH_HEADERS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
+REDACTED = b"[redacted]"
 
 
 def credentials(call: Call, services: Services) -> None:
@@ -23,8 +23,9 @@ def credentials(call: Call, services: Services) -> None:
     provider = call.provider
     if provider is None or call.family is None:
         return
-    for name in METHOD_OVERRIDES:
-        call.flow.request.headers.pop(name, None)
+    for override in METHOD_OVERRIDES:
+        if override in call.header_names:
+            call.changes[override] = None
     own_first = call.way_in.value == "forward" or call.caller_oauth or services.policy.allow_direct_keys or call.signed
     if call.caller_credential and own_first:
         return
@@ -66,28 +67,24 @@ def choose_key(call: Call, services: Services) -> ProviderKey | None:
 
 
 def _insert(call: Call, value: str) -> None:
-    headers = call.flow.request.headers
-    for name in AUTH_HEADERS:
-        headers.pop(name, None)
+    call.changes.update(dict.fromkeys(AUTH_HEADERS))
     if "key=" in call.query:
         call.query = "&".join(part for part in call.query.split("&") if not part.startswith("key="))
     auth = call.family.auth if call.family else "bearer"
     if auth == "bearer":
-        headers["authorization"] = f"Bearer {value}"
+        call.changes[b"authorization"] = f"Bearer {value}".encode()
     else:
-        headers[auth] = value
+        call.changes[auth.encode()] = value.encode()
     for name, extra in call.provider.extra_headers if call.provider else ():
-        headers[name] = extra
+        call.changes[name.lower().encode()] = extra.encode()
 
 
 def redact(call: Call) -> None:
     """The request has left: nothing that can be viewed or saved later holds a credential."""
-    headers = call.flow.request.headers
-    for name in AUTH_HEADERS:
-        if name in headers:
-            headers[name] = REDACTED
+    request = call.flow.request
+    fields = request.headers.fields
+    request.headers.fields = tuple((name, REDACTED if name.lower() in AUTH_HEADERS else value) for name, value in fields)
     if "key=" in call.query:
-        request = call.flow.request
         path, _, query = request.path.partition("?")
-        kept = [f"key={REDACTED}" if part.startswith("key=") else part for part in query.split("&")]
+        kept = ["key=[redacted]" if part.startswith("key=") else part for part in query.split("&")]
         request.path = f"{path}?{'&'.join(kept)}"

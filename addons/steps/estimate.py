@@ -8,6 +8,7 @@ from addons.providers.media import media_tokens_max
 from addons.providers.registry import TOKENS_PER_BYTE_P99
 from addons.services import Services
 from addons.steps.learned import MARGIN
+from store.ledger.types import Cap
 from store.prices.bound import Bound, make_bound
 from store.prices.types import ModelLimits, ModelPrice, Rates, Tier
 
@@ -22,8 +23,11 @@ LIKELY_TOKENS_PER_BYTE = 0.3
 """Between prose (a quarter) and dense code; the input of a call that broke before anything was reported or learnt."""
 
 
-def estimate(call: Call, services: Services) -> None:
-    """Fill price, token bounds and the money bound. Unknown price: `price` stays None, and `reserve` decides."""
+def estimate(call: Call, services: Services, caps: tuple[Cap, ...]) -> None:
+    """Fill price, token bounds and the money bound; a strict one too where one of `caps` is strict.
+
+    Unknown price: `price` stays None, and `reserve` decides.
+    """
     facts, provider, family = call.facts, call.provider, call.family
     if facts is None or provider is None or family is None:
         return
@@ -36,7 +40,8 @@ def estimate(call: Call, services: Services) -> None:
         return
     call.free = call.price.is_zero
     call.bound = _bound(call, call.price, call.input_tokens_bound)
-    call.strict_bound = _bound(call, call.price, _strict_input(call, known))
+    if any(cap.strict for cap in caps):
+        call.strict_bound = _bound(call, call.price, _strict_input(call, known))
 
 
 def _find_price(call: Call, services: Services) -> None:

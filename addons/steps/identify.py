@@ -5,6 +5,7 @@ import hashlib
 from urllib.parse import parse_qsl, urlencode
 
 from addons.call import Call, State
+from addons.headers import rewrite
 from addons.providers.registry import PathKind
 from addons.refusal import Refusal
 from addons.services import Services
@@ -114,25 +115,27 @@ def _is_website_or_bare(call: Call) -> bool:
 
 def _presented(call: Call, services: Services) -> str | None:
     """The first virtual key present, in the order of the contract; every one of them is removed from the request."""
-    request = call.flow.request
-    headers = request.headers
+    headers, names = call.flow.request.headers, call.header_names
     found: list[str] = []
-    own = headers.pop("x-bf-vk", "").strip()
-    if own:
-        found.append(own)
-    authorization = headers.get("authorization", "")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() == "bearer" and is_virtual_key(token.strip()):
-        found.append(token.strip())
-        del headers["authorization"]
+    if b"x-bf-vk" in names:
+        if own := headers["x-bf-vk"].strip():
+            found.append(own)
+        rewrite(headers, {b"x-bf-vk": None})
+    if b"authorization" in names:
+        scheme, _, token = headers["authorization"].partition(" ")
+        if scheme.lower() == "bearer" and is_virtual_key(token.strip()):
+            found.append(token.strip())
+            rewrite(headers, {b"authorization": None})
     for name in KEY_HEADERS:
-        value = headers.get(name, "").strip()
+        if name.encode() not in names:
+            continue
+        value = headers[name].strip()
         if is_virtual_key(value):
             found.append(value)
             del headers[name]
     if "key=" in call.query:
         found += _take_query_key(call)
-    proxy = headers.pop("proxy-authorization", "")
+    proxy = headers.pop("proxy-authorization", "") if b"proxy-authorization" in names else ""
     facts = services.connections.get(call.flow.client_conn.id)
     for raw in (proxy, facts.credentials if facts else ""):
         credential = proxy_credential(raw) if raw else None
@@ -189,9 +192,10 @@ def _from_a_web_page(call: Call) -> bool:
 
 
 def _note_own_credential(call: Call) -> None:
-    headers = call.flow.request.headers
-    authorization = headers.get("authorization", "")
+    headers, names = call.flow.request.headers, call.header_names
+    authorization = headers.get("authorization", "") if b"authorization" in names else ""
     token = authorization.partition(" ")[2].strip()
-    call.signed = authorization.startswith("AWS4-HMAC-SHA256") or "content-digest" in headers or "digest" in headers
+    call.signed = authorization.startswith("AWS4-HMAC-SHA256") or b"content-digest" in names or b"digest" in names
     call.caller_oauth = authorization[:7].lower() == "bearer " and token.startswith(OAUTH_PREFIXES)
-    call.caller_credential = bool(authorization) or any(headers.get(n) for n in KEY_HEADERS) or "key=" in call.query
+    own_key = any(headers.get(name) for name in KEY_HEADERS if name.encode() in names)
+    call.caller_credential = bool(authorization) or own_key or "key=" in call.query

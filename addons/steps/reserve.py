@@ -23,7 +23,8 @@ async def reserve(call: Call, services: Services, caps: tuple[Cap, ...]) -> Stal
     Raises StoreUnavailable when the ledger cannot be written.
     """
     provider = call.provider.name if call.provider else ""
-    if call.price is None and any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps):
+    must_hold = any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps)
+    if call.price is None and must_hold and services.policy.unpriced != "allow":
         call.refuse(
             Refusal(
                 402,

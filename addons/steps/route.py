@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from mitmproxy import http
 
 from addons.call import Call, State, WayIn
+from addons.headers import rewrite
 from addons.providers.registry import FAMILIES, PathKind, ProviderFamily, endpoint, family_of_host, residency_of_host
 from addons.refusal import Refusal
 from addons.services import Services
@@ -25,6 +26,7 @@ def route(call: Call, services: Services, form: str, connect: tuple[str, int] | 
     request = call.flow.request
     path, _, call.query = request.path.partition("?")
     call.client_path = path
+    call.header_names = frozenset(name.lower() for name, _ in request.headers.fields)
     call.snapshot = services.snapshots.current
     call.state = State.ROUTED
     if connect is not None:
@@ -199,14 +201,16 @@ def upstream_address(call: Call) -> tuple[str, str, int, str]:
 
 
 def address(call: Call) -> None:
-    """Write the upstream address into the request, the Host header with it."""
+    """Write the upstream address into the request, with the Host header and every other change of headers."""
     scheme, host, port, path = upstream_address(call)
     request = call.flow.request
-    request.scheme, request.host, request.port = scheme, host, port
+    # Not through the setters: each of them would rewrite the Host header.
+    request.data.scheme, request.data.host, request.data.port = scheme.encode(), host, port
     request.path = f"{path}?{call.query}" if call.query else path
     default_port = 443 if scheme == "https" else 80
     bracketed = f"[{host}]" if ":" in host else host
-    request.host_header = bracketed if port == default_port else f"{bracketed}:{port}"
+    call.changes[b"host"] = (bracketed if port == default_port else f"{bracketed}:{port}").encode()
+    rewrite(request.headers, call.changes)
 
 
 def _bare_host(authority: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from addons.call import Call, State
-from addons.outcomes import COMPLETE, UPSTREAM_FAILED
+from addons.outcomes import UPSTREAM_FAILED
 from addons.providers.dialect import Reader
 from addons.services import Services
 from store.ledger.types import Settlement
@@ -64,8 +64,9 @@ def _charge(call: Call, services: Services, outcome: str) -> Usage:
     if reader is not None:
         call.reading = reader.reading()
     reading = call.reading
-    complete = reading.usage is not None and (reading.usage_is_final or outcome == COMPLETE)
-    if not complete:
+    # Not even an answer that ended properly counts without: Anthropic's first event reports one output token, its last the sum, and
+    # an error may have taken the place of the last.
+    if reading.usage is None or not reading.usage_is_final:
         call.estimated = True
         reading = _estimated(call, reading)
         call.reading = reading

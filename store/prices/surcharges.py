@@ -10,6 +10,7 @@ The rule for words that name a service tier:
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 STANDARD = ""
@@ -50,6 +51,7 @@ class Terms(NamedTuple):
     regional: bool = False
 
 
+@lru_cache(1024)
 def terms(provider: str, service_tier: str | None, speed: str | None, region: str | None, batch: bool) -> Terms:
     """The terms that these words mean at `provider` (our own name for it). Any string is accepted."""
     tier = _tier(provider, service_tier or "")

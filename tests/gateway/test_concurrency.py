@@ -37,6 +37,12 @@ ONE_CALL_NANOS = 602_000
 """What each of these calls costs, give or take a tenth: 1,000 × 600, 900 × 600, 130 × 5,000, 250 × 2,500 and a little input."""
 
 
+DENSE_TEXT = "x" * 2000
+DENSE = Ask(limit=50, text=DENSE_TEXT, pretend={"output_tokens": 50, "input_tokens": len(DENSE_TEXT), "first_token_ms": 100})
+"""One token for every byte: three times as dense as any text that the shipped ratios were taken from."""
+DENSE_CALL_NANOS = len(DENSE_TEXT) * 150 + 50 * 600
+
+
 def usd(nanos: int) -> str:
     return format(Decimal(nanos) / 10**9, "f")
 
@@ -152,6 +158,7 @@ CAPS = {
     "mixed": STREAMS_FIT * ONE_CALL_NANOS + ONE_CALL_NANOS // 3,
     "unlimited": BUFFERED_FIT * ONE_CALL_NANOS,
     "varied": BUFFERED_FIT * ONE_CALL_NANOS // 2,
+    "dense": STREAMS_FIT * DENSE_CALL_NANOS + DENSE_CALL_NANOS // 3,
     "layered": BUFFERED_FIT * ONE_CALL_NANOS,
     "patient": 5 * ONE_CALL_NANOS,
     "held": 3 * ONE_CALL_NANOS + ONE_CALL_NANOS // 3,
@@ -160,6 +167,10 @@ CAPS = {
 
 def keys_with_own_budgets() -> list[dict[str, Any]]:
     return [virtual_key(name, value=key_value(name), budgets=[budget(usd(CAPS[name]), name=f"{name}-budget")]) for name in KEYS]
+
+
+def strict_key() -> dict[str, Any]:
+    return virtual_key("dense", value=key_value("dense"), budgets=[budget(usd(CAPS["dense"]), name="dense-budget", strict=True)])
 
 
 def layered_key() -> dict[str, Any]:
@@ -183,7 +194,9 @@ def provider() -> Iterator[PretendProcess]:
 @pytest.fixture(scope="module")
 def trimming(provider: PretendProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     team = {"id": "team-1", "name": "workshop", "budgets": [budget(usd(CAPS["layered"]), name="team-hour")]}
-    config = config_for(provider.url, virtual_keys=[*keys_with_own_budgets(), layered_key()], governance={"teams": [team]})
+    config = config_for(
+        provider.url, virtual_keys=[*keys_with_own_budgets(), layered_key(), strict_key()], governance={"teams": [team]}
+    )
     with Gateway(tmp_path_factory.mktemp("trimming"), config) as gateway:
         yield World(provider, gateway)
 
@@ -192,6 +205,13 @@ def trimming(provider: PretendProcess, tmp_path_factory: pytest.TempPathFactory)
 def untrimmed(provider: PretendProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     config = config_for(provider.url, virtual_keys=keys_with_own_budgets(), gateway={"trim_output": False, "hold_wait_seconds": 2})
     with Gateway(tmp_path_factory.mktemp("untrimmed"), config) as gateway:
+        yield World(provider, gateway)
+
+
+@pytest.fixture(scope="module")
+def two_workers(provider: PretendProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    config = config_for(provider.url, virtual_keys=keys_with_own_budgets())
+    with Gateway(tmp_path_factory.mktemp("two-workers"), config, arguments=("--workers", "2")) as gateway:
         yield World(provider, gateway)
 
 
@@ -296,3 +316,22 @@ def test_who_waits_in_vain_is_told_to_come_back(untrimmed: World) -> None:
         assert Decimal(str(answer.json["budget"]["held"])) > 0
     again = untrimmed.race(under("held", replace(slow, pretend={"output_tokens": 10}), 3))
     assert len(again.good) == 3, "the money that was held did not come back"
+
+
+def test_two_worker_processes_share_one_budget(two_workers: World) -> None:
+    race = two_workers.race(under("plain", BUFFERED, BUFFERED_CALLS))
+    check(two_workers, race, key_name="plain", cap_nanos=CAPS["plain"], caps=("plain-budget",))
+    race = two_workers.race([replace(MIXED[number % len(MIXED)], key=key_value("mixed")) for number in range(STREAMS)])
+    check(two_workers, race, key_name="mixed", cap_nanos=CAPS["mixed"], caps=("mixed-budget",))
+    assert owners(two_workers.gateway) == 2, "one worker did all the work"
+
+
+def owners(gateway: Gateway) -> int:
+    """How many processes have held something."""
+    return len(set(books.epochs_of_holds(gateway.app_dir)))
+
+
+def test_a_strict_cap_holds_against_the_densest_text(trimming: World) -> None:
+    race = trimming.race(under("dense", DENSE, STREAMS))
+    check(trimming, race, key_name="dense", cap_nanos=CAPS["dense"], caps=("dense-budget",))
+    assert len(race.good) == STREAMS_FIT

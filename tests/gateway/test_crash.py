@@ -30,6 +30,7 @@ LIMIT_USD = 50
 LOG_GRACE_SECONDS = 30
 """The ledger's posts are given some seconds to get their log row the usual way, before it is made from the ledger."""
 KINDS = ("chat", "messages", "gemini", "responses")
+SLOW = {"output_tokens": 40, "chunk_tokens": 1, "chunk_delay_ms": 60}
 
 
 @dataclass
@@ -39,14 +40,12 @@ class Load:
     url: str
     numbers: Iterator[int]
     answered: list[Answer] = field(default_factory=list)
-    broken: int = 0
     others: list[Answer] = field(default_factory=list)
+    _enough: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, kill: Callable[[], None]) -> None:
         clients = [asyncio.create_task(self._client(number)) for number in range(CLIENTS)]
-        deadline = time.monotonic() + 20
-        while len(self.answered) < FINISHED_PER_ROUND and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(self._enough.wait(), 20)
         await asyncio.to_thread(kill)
         await asyncio.wait_for(asyncio.gather(*clients), 20)
 
@@ -59,7 +58,8 @@ class Load:
                     if not answer.whole:
                         raise Broken
                     (self.answered if answer.status == 200 else self.others).append(answer)
-        self.broken += 1
+                    if len(self.answered) >= FINISHED_PER_ROUND:
+                        self._enough.set()
 
     def _ask(self, client: int) -> Ask:
         output = next(self.numbers)
@@ -211,10 +211,67 @@ def test_it_goes_on_where_it_was(aftermath: Aftermath) -> None:
     assert "Traceback" not in aftermath.gateway.log()
 
 
+# One of two workers dies
+
+
+def test_a_worker_that_dies_takes_nothing_of_its_neighbour_along(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its calls in flight are posted at their holds, those of the other worker end as they would have, service goes on."""
+    keys = [virtual_key(budgets=[budget(LIMIT_USD)])]
+    app_dir = tmp_path_factory.mktemp("worker")
+    with PretendProcess() as provider:
+        with Gateway(app_dir, config_for(provider.url, virtual_keys=keys), arguments=("--workers", "2")) as gateway:
+            workers = books.running_workers(app_dir)
+            assert len(workers) == 2
+
+            async def half_survive() -> tuple[int, int]:
+                wires = [Wire(gateway.url) for _ in range(CLIENTS)]
+                for wire in wires:
+                    await wire.open()
+                asks = [
+                    Ask(
+                        KINDS[number % 4],
+                        stream=True,
+                        limit=301 + number,
+                        pretend=SLOW | {"output_tokens": 301 + number, "chunk_tokens": 12},
+                    )
+                    for number in range(CLIENTS)
+                ]
+                calls = [asyncio.create_task(wire.answer(ask)) for wire, ask in zip(wires, asks, strict=True)]
+                await asyncio.to_thread(eventually, provider.bill, lambda bill: bill["in_flight"] == CLIENTS)
+                os.kill(workers[0], signal.SIGKILL)
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                for wire in wires:
+                    wire.leave()
+                whole = sum(isinstance(result, Answer) and result.whole for result in results)
+                return whole, len(results) - whole
+
+            whole, broken = asyncio.run(half_survive())
+            posts = eventually(lambda: books.posts(app_dir), lambda posts: len(posts) == CLIENTS)
+            bill = eventually(provider.bill, lambda bill: bill["in_flight"] == 0)
+            unconfirmed = [post for post in posts if post.unconfirmed]
+            figures(
+                "one of two workers killed",
+                whole=whole,
+                broken=broken,
+                unconfirmed=len(unconfirmed),
+                spent=gateway.spent_nanos(),
+                billed_finished=bill["finished"]["cost_nanos"],
+                held_nanos=sum(post.held_nanos for post in unconfirmed),
+            )
+            assert min(whole, broken) > 0, "the connections were to be spread over both"
+            assert len(unconfirmed) == broken
+            assert {post.output_tokens: post.cost_nanos for post in posts if not post.unconfirmed} == {
+                line["usage"]["output_tokens"]: line["cost_nanos"] for line in bill["lines"] if line["finished"]
+            }
+            finished = bill["finished"]["cost_nanos"]
+            assert finished <= gateway.spent_nanos() <= finished + sum(post.held_nanos for post in unconfirmed)
+            eventually(lambda: books.running_workers(app_dir), lambda now: len(now) == 2 and workers[0] not in now, 15)
+            assert asyncio.run(one(gateway.url, Ask())).status == 200
+            eventually(lambda: books.open_holds(app_dir), lambda found: not found)
+            assert books.replayed(app_dir).clean
+
+
 # The orderly end
-
-
-SLOW = {"output_tokens": 40, "chunk_tokens": 1, "chunk_delay_ms": 60}
 
 
 def refused(port: int) -> bool:

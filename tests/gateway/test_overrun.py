@@ -1,6 +1,7 @@
 """A provider that ignores the output limit: streams are cut cleanly, buffered answers are booked in full, both are flagged."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -222,6 +223,79 @@ def test_a_stream_within_its_limit_is_never_cut(world: World) -> None:
         assert tokens_seen(kind, [data for _, data in cut.answer.events()]) == LIMIT
         assert (cut.post.note, cut.post.over_hold, cut.post.estimated) == ("complete", False, False)
         assert cut.post.cost_nanos == cut.line["cost_nanos"]
+
+
+class Splitting:
+    """An upstream that ignores every limit and tears its events apart: each write ends in the middle of an event."""
+
+    def __init__(self, events: bytes) -> None:
+        self._events = events
+        self.left = asyncio.Event()
+        """The gateway has closed its connection."""
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        half = len(self._events) // 2
+        before, after = self._events[:half], self._events[half:]
+        writer.write(b"%x\r\n%b\r\n" % (len(before), before))
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while not reader.at_eof():
+                torn = after + before
+                writer.write(b"%x\r\n%b\r\n" % (len(torn), torn))
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(2**16), 0.005)
+        self.left.set()
+        writer.close()
+
+
+@pytest.mark.parametrize("kind", ["chat", "messages"])
+def test_a_cut_in_the_middle_of_an_event_leaves_readable_events(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A half event that was withheld is dropped; one that the client has already is closed, and the error stands for itself."""
+    if kind == "chat":
+        event = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":" word"}}]}\n\n'
+    else:
+        event = (
+            b"event: content_block_delta\n"
+            b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" word"}}\n\n'
+        )
+
+    async def cut() -> tuple[Answer, int]:
+        splitting = Splitting(event)
+        async with splitting as url:
+            gateway = Gateway(
+                tmp_path_factory.mktemp("splitting"), config_for(url, virtual_keys=[virtual_key(budgets=[budget(5)])])
+            )
+            try:
+                await asyncio.to_thread(gateway.start)
+                answer = await one(gateway.url, Ask(kind, stream=True, limit=LIMIT))
+                await asyncio.wait_for(splitting.left.wait(), 2)
+                (post,) = await asyncio.to_thread(eventually, lambda: books.posts(gateway.app_dir), lambda posts: bool(posts))
+                return answer, post.output_tokens
+            finally:
+                await asyncio.to_thread(gateway.kill9)
+
+    answer, posted = asyncio.run(cut())
+    blocks = answer.body.split(b"\n\n")
+    assert answer.whole
+    assert blocks.pop() == b""
+    assert b"passed the 100 output tokens" in blocks[-1]
+    # Nothing of a torn event stands before it.
+    assert json.loads(blocks[-1].removeprefix(b"event: error\n").removeprefix(b"data: "))["error"]
+    whole = [block for block in blocks[:-1] if block + b"\n\n" == event]
+    assert len(whole) > LIMIT
+    # At most one torn event, the one that was under way.
+    assert len(blocks) - 1 - len(whole) <= (0 if kind == "chat" else 1)
+    assert posted > LIMIT
 
 
 def test_the_books_agree_after_all_that(world: World) -> None:

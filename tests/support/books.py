@@ -62,7 +62,7 @@ def posts(app_dir: Path) -> list[Post]:
         """SELECT p.sequence, p.call_id, p.step, p.kind, p.cost_nanos, p.input_tokens, p.output_tokens, p.flags, p.note,
         h.amount_nanos, h.facts FROM posts AS p JOIN holds AS h ON h.call_id = p.call_id ORDER BY p.sequence""",
     )
-    return [Post(*row[:10], provider=json.loads(row[10])[5]) for row in rows]
+    return [Post(*row[:10], json.loads(row[10])[5]) for row in rows]
 
 
 def open_holds(app_dir: Path) -> list[tuple[str, int]]:
@@ -73,6 +73,16 @@ def open_holds(app_dir: Path) -> list[tuple[str, int]]:
             app_dir, "SELECT call_id, amount_nanos FROM holds WHERE call_id NOT IN (SELECT call_id FROM posts WHERE step = 1)"
         )
     ]
+
+
+def epochs_of_holds(app_dir: Path) -> list[str]:
+    """The owners of all holds ever taken: each is one run of one process."""
+    return [row[0] for row in _rows(app_dir, "SELECT epoch FROM holds")]
+
+
+def running_workers(app_dir: Path) -> list[int]:
+    """Process ids of those that may hold now."""
+    return [int(row[0]) for row in _rows(app_dir, "SELECT process_id FROM epochs WHERE ended_ms IS NULL ORDER BY started_ms")]
 
 
 def held_nanos(app_dir: Path) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -30,7 +30,7 @@ class Ask:
     stream: bool = False
     limit: int | None = 100
     text: str = "hello there"
-    pretend: dict[str, object] = field(default_factory=dict)
+    pretend: Mapping[str, object] = field(default_factory=dict)
     """Instructions to the pretend provider, `output_tokens=…`, sent as headers."""
     key: str = VIRTUAL_KEY
     array: bool = False

@@ -158,6 +158,9 @@ class Gateway:
             self._refuse_connect(flow, unavailable("The gateway had a fault of its own."))
 
     async def _http_connect(self, flow: http.HTTPFlow) -> None:
+        if not self.is_open:
+            self._refuse_connect(flow, unavailable("The gateway is still starting, or could not start; see what it printed."))
+            return
         runtime, services = self.runtime, self.services
         header = flow.request.headers.pop("proxy-authorization", "")
         facts = services.connections.setdefault(flow.client_conn.id, ConnectionFacts())
@@ -185,7 +188,7 @@ class Gateway:
             self._refuse_connect(flow, Refusal(403, "address_denied", f"The gateway does not connect to {host}:{port}: {reason}."))
 
     def _refuse_connect(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
-        content = refuse.body(refusal, "openai", self._new_id(), {})
+        content = refuse.body(refusal, "openai", self._new_id() if self.is_open else "", {})
         flow.response = http.Response.make(refusal.status, content, {"content-type": "application/json"})
         if refusal.status == 407:
             flow.response.headers["proxy-authenticate"] = REALM
@@ -203,7 +206,10 @@ class Gateway:
         tunnel.decide(data, self.is_intercepted, sni_allowed=self.sni_allowed)
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
-        self.runtime.egress.server_connect(data)
+        if self.is_open:
+            self.runtime.egress.server_connect(data)
+        else:
+            data.server.error = "the gateway is still starting"
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         self.runtime.egress.server_connected(data)
@@ -233,6 +239,9 @@ class Gateway:
         self.refuse_flow(flow, unavailable("The gateway had a fault of its own; nothing was sent and nothing was charged."))
 
     def _head(self, flow: http.HTTPFlow) -> Call | None:
+        if not self.is_open:
+            self.refuse_flow(flow, unavailable("The gateway is still starting, or could not start; see what it printed."))
+            return None
         services = self.services
         call = Call(self._new_id(), flow, services.clock.now_ms(), services.clock.monotonic())
         self.calls[flow.id] = call

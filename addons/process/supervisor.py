@@ -23,11 +23,12 @@ from addons.process.children import READY, USER_ERROR_EXIT, configure_logging, s
 from addons.process.options import ChildSpec, ServeOptions
 from addons.process.welcome import welcome
 from addons.proxy.listen import open_sockets
-from addons.runtime import open_store
+from addons.runtime import open_store, store_path
 from store.clock import Ids, SystemClock
 from store.config_store.bootstrap import BootstrapReport, seed
 from store.config_store.build import unusable_keys
 from store.errors import StoreUnavailable, UserError
+from store.logs.opening import open_logs
 from store.settings import Settings, load_settings
 from store.version import VERSION
 
@@ -138,7 +139,7 @@ class Supervisor:
         config = options.config or (options.app_dir / "config.json")
         if options.config is not None and not options.config.is_file():
             raise UserError(f"there is no configuration file {options.config}")
-        settings = load_settings(config if config.is_file() else None, os.environ)
+        settings = load_settings(config if config.exists() else None, os.environ)
         for warning in settings.warnings:
             say(f"warning: {warning}")
         report = self._prepare(settings)
@@ -147,7 +148,7 @@ class Supervisor:
         self._sockets = self._open_sockets(settings)
         try:
             self._catch_signals()
-            self._start_all(config if config.is_file() else None)
+            self._start_all(config if config.exists() else None)
             if not self._wait_ready():
                 return self._end(1 if not self._stopping else 0)
             self._announce(settings, report, token)
@@ -165,9 +166,13 @@ class Supervisor:
             report = seed(store, settings, reseed=self.options.reseed)
             for sentence in unusable_keys(store, os.environ):
                 say(f"warning: {sentence}")
-            return report
         finally:
             store.database.close()
+        try:
+            open_logs(store_path(self.options.app_dir, settings.logs_store.config.path, "logs.db"), clock=clock).close()
+        except (UserError, StoreUnavailable) as fault:
+            raise UserError(f"{fault}; it holds logs and no budgets: move it away and start again") from None
+        return report
 
     def _open_sockets(self, settings: Settings) -> Sockets:
         options = self.options
@@ -345,6 +350,10 @@ class Supervisor:
     def _end(self, code: int) -> int:
         """End the workers first, so that the last calls are still seen by the console; then the console."""
         self._stopping = True
+        # Ours keep the ports open as well: a newcomer would wait in their queue only to be cut off at the end.
+        for group in (self._given_sockets().gateway, *self._given_sockets().listeners):
+            for sock in group:
+                sock.close()
         workers = [child for child in self.children if child.spec.role == "worker"]
         _stop(workers, self.options.grace + KILL_AFTER_SECONDS)
         _stop([child for child in self.children if child.spec.role == "console"], CONSOLE_STOP_SECONDS)

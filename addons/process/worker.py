@@ -43,6 +43,8 @@ async def work(spec: ChildSpec, settings: Settings) -> None:
     runtime = await open_runtime(app_dir, settings, address, version=spec.version, feed=feed)
     options = mitm.make_options(confdir=app_dir / "ca", listening_on_loopback=address.on_loopback)
     master = mitm.SlimMaster(options, upstream_proxy=runtime.upstream_proxy)
+    if spec.mode:
+        master.options.update(mode=list(spec.mode))  # type: ignore[no-untyped-call]
     gateway = Gateway(runtime)
     master.addons.add(gateway)  # type: ignore[no-untyped-call]
     running = asyncio.get_running_loop().create_task(master.run(), name="mitmproxy master")

@@ -90,6 +90,7 @@ async def listen_again(owner: master.Master) -> None:
     servers = _proxyserver(owner).servers
     modes = [mode_specs.ProxyMode.parse(spec) for spec in owner.options.mode]
     await servers.update([])
+    await asyncio.sleep(UDP_RELEASE_SECONDS)
     await servers.update(modes)
 
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 from mitmproxy.addons import next_layer
+from mitmproxy.http import Headers
 from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _http1
 
-from addons.proxy import bodies, client_side, tunnel
+from addons.proxy import bodies, client_side, quick_headers, tunnel
 from addons.proxy.client_side import ClientSide
 from addons.proxy.connections import Handler, cancel_upstream, close_client, live_connections
 from addons.proxy.cutting import cut_stream, is_cut, make_cuttable
@@ -61,6 +62,9 @@ _PLACES: tuple[tuple[Any, str, Any], ...] = (
     (_http1, "make_error_response", client_side.make_error_response),
     (mode_servers, "ProxyConnectionHandler", Handler),
     (next_layer.NextLayer, "next_layer", tunnel.next_layer_hook),
+    (Headers, "get_all", quick_headers.get_all),
+    (Headers, "__contains__", quick_headers.contains),
+    (Headers, "get", quick_headers.get),
 )
 """Where mitmproxy looks a class or function up at the moment it needs it, and what it finds there after `install`."""
 

@@ -13,8 +13,7 @@ import pytest
 from tests.support import books
 from tests.support.config import budget, config_for, virtual_key
 from tests.support.figures import figures
-from tests.support.gateway import Gateway
-from tests.support.provider import PretendProcess
+from tests.support.quick import Gateway, PretendProcess
 from tests.support.traffic import MODELS, PRICES, Answer, Ask, Wire, one
 from tests.support.waiting import eventually
 

@@ -60,9 +60,9 @@ def posts(app_dir: Path) -> list[Post]:
     rows = _rows(
         app_dir,
         """SELECT p.sequence, p.call_id, p.step, p.kind, p.cost_nanos, p.input_tokens, p.output_tokens, p.flags, p.note,
-        h.amount_nanos, h.facts FROM posts AS p JOIN holds AS h ON h.call_id = p.call_id ORDER BY p.sequence""",
+        h.amount_nanos, h.facts ->> 5 FROM posts AS p JOIN holds AS h ON h.call_id = p.call_id ORDER BY p.sequence""",
     )
-    return [Post(*row[:10], json.loads(row[10])[5]) for row in rows]
+    return [Post(*row) for row in rows]
 
 
 def open_holds(app_dir: Path) -> list[tuple[str, int]]:

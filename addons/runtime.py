@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from addons.inspector import InspectorFeed
+from addons.opening import open_store, store_path
 from addons.policy import AssumedPrice, Policy
-from addons.providers.registry import FAMILIES
 from addons.proxy.egress import Egress
 from addons.proxy.limits import MEBIBYTE, Limits
 from addons.proxy.timeouts import Watchdog
@@ -23,11 +23,9 @@ from addons.snapshots import SnapshotKeeper
 from addons.steps.learned import Learned
 from addons.steps.local import LocalAnswers
 from store.clock import Clock, Ids, SystemClock
-from store.config_store.bootstrap import open_config_store
 from store.config_store.build import load_snapshot
 from store.config_store.quota import quota_of
 from store.config_store.snapshot import VirtualKey
-from store.config_store.store import ConfigStore
 from store.database import Database, governance_revision
 from store.errors import StoreUnavailable
 from store.ledger.ledger import Ledger
@@ -41,7 +39,6 @@ from store.settings import FlatPrice, Settings
 
 logger = logging.getLogger(__name__)
 
-BUILTIN: Mapping[str, str] = {name: name for name in FAMILIES}
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 BODY_LOG_BYTES = 64 * 1024
 
@@ -161,18 +158,6 @@ def limits_of(settings: Settings) -> Limits:
         first_byte_timeout_seconds=float(given.first_byte_timeout_seconds),
         idle_stream_timeout_seconds=float(given.idle_stream_timeout_seconds),
     )
-
-
-def store_path(app_dir: Path, configured: str | None, name: str) -> Path:
-    """A store's file: as configured, relative to the app directory, else its usual name there."""
-    return app_dir / (configured or name)
-
-
-def open_store(app_dir: Path, settings: Settings, clock: Clock, ids: Ids) -> ConfigStore:
-    """config.db opened and brought up to date. Raises UserError."""
-    database = Database.open(store_path(app_dir, settings.config_store.config.path, "config.db"), clock=clock)
-    database.migrate()
-    return open_config_store(database, settings, clock=clock, ids=ids, builtin=dict(BUILTIN))
 
 
 async def open_runtime(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mitmproxy import ctx
 
+from addons.opening import open_store
 from addons.proxy import mitm
-from addons.runtime import Address, Runtime, limits_of, open_runtime, open_store
+from addons.runtime import Address, Runtime, limits_of, open_runtime
 from store.clock import Ids, SystemClock
 from store.config_store.bootstrap import seed
 from store.errors import UserError

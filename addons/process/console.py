@@ -11,10 +11,10 @@ from addons.console.app import make_app, serve
 from addons.console.auth import ensure_admin_token
 from addons.console.context import ConsoleContext, Health
 from addons.console.inspect import InspectorLimits, start_inspector
+from addons.opening import open_store, store_path
 from addons.process.children import adopt, read_spec, report_ready, run_loop, until_told_to_end
 from addons.process.options import ChildSpec
 from addons.process.supervisor import url_of
-from addons.runtime import open_store, store_path
 from store.clock import Ids, SystemClock
 from store.config_store.change_runs import create_run
 from store.logs.opening import open_logs

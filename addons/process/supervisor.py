@@ -18,12 +18,12 @@ from pathlib import Path
 from types import FrameType
 
 from addons.console.auth import ensure_admin_token
+from addons.opening import open_store, store_path
 from addons.process.ca import ensure_ca
 from addons.process.children import READY, USER_ERROR_EXIT, configure_logging, say_error
 from addons.process.options import ChildSpec, ServeOptions
 from addons.process.welcome import welcome
-from addons.proxy.listen import open_sockets
-from addons.runtime import open_store, store_path
+from addons.sockets import open_sockets
 from store.clock import Ids, SystemClock
 from store.config_store.bootstrap import BootstrapReport, seed
 from store.config_store.build import unusable_keys

@@ -3,47 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from mitmproxy import master
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.mode_servers import RegularInstance, ServerInstance
 
-BACKLOG = 1024
+from addons.sockets import BACKLOG, open_sockets
 
-
-def open_sockets(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address a host name stands for ("" is all addresses), on one port. Port 0 is a free one.
-
-    Raises OSError when an address cannot be bound.
-    """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-            wanted = port or (sockets[0].getsockname()[1] if sockets else 0)
-            sockets.append(_listening_socket(family, (address[0], wanted, *address[2:])))
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-def _listening_socket(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setblocking(False)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+UDP_RELEASE_SECONDS = 0.2
+"""mitmproxy's UDP listeners (reverse mode has one) let their port go a little after they say so."""
 
 
 async def serve_sockets(owner: master.Master, sockets: Sequence[socket.socket]) -> None:

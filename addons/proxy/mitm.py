@@ -15,11 +15,12 @@ from addons.proxy.cutting import cut_stream, is_cut, make_cuttable
 from addons.proxy.faults import ProtocolFault, plain_fault, set_fault_writer
 from addons.proxy.flow_state import RequestForm, connect_target, request_form, set_body_limit, timed_out
 from addons.proxy.limits import Limits, current_limits, set_limits
-from addons.proxy.listen import listen_again, open_sockets, serve_address, serve_sockets, stop_accepting
+from addons.proxy.listen import listen_again, serve_address, serve_sockets, stop_accepting
 from addons.proxy.master import SAFE_OPTIONS, SlimMaster, apply_safe_options, make_options
 from addons.proxy.server_side import ServerSide
 from addons.proxy.stream import Stream
 from addons.proxy.upstream_proxy import UpstreamProxy, route
+from addons.sockets import open_sockets
 
 __all__ = [
     "SAFE_OPTIONS",

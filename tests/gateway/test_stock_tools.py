@@ -93,11 +93,11 @@ def test_reverse_mode_where_the_target_names_the_provider(provider: PretendProce
         check_books(tool, provider, calls=3)
 
 
-def test_a_directory_that_cannot_be_used_lets_nothing_through(provider: PretendProcess, tmp_path: Path) -> None:
-    (tmp_path / "app").mkdir()
+def test_a_configuration_that_is_broken_ends_the_tool_or_refuses_everything(provider: PretendProcess, tmp_path: Path) -> None:
     tool = StockTool("mitmdump", tmp_path / "app", config(provider))
     (tmp_path / "app" / "config.json").write_text("{ broken")
     seen = provider.bill()["requests"]
-    with pytest.raises(AssertionError), tool:
+    with pytest.raises((RuntimeError, AssertionError)), tool:
         pass
+    assert "config.json" in tool.log() and "Traceback" not in tool.log()
     assert provider.bill()["requests"] == seen

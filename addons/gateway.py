@@ -34,6 +34,7 @@ from addons.steps.identify import is_unknown_key, key_hash, proxy_credential
 from addons.steps.reserve import remaining_nanos
 from addons.steps.route import provider_of_host
 from store.errors import StoreUnavailable, UserError
+from store.ledger.types import CallerLeft
 from store.money import plain_usd
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def closed(hook: AsyncHook) -> AsyncHook:
         try:
             await hook(self, flow)
         except Exception as fault:
-            if isinstance(fault, StoreUnavailable):
+            if isinstance(fault, CallerLeft):
+                refusal = unavailable("The client went away while its call stood in line; nothing was sent.")
+            elif isinstance(fault, StoreUnavailable):
                 logger.error("the ledger cannot be written: %s", fault)
                 refusal = unavailable("The ledger cannot be written now, so nothing may be spent; try again shortly.")
             else:

@@ -152,6 +152,8 @@ class Call:
     reader_failed: bool = False
     cut_stream: Callable[[list[bytes]], list[bytes]] = list
     """Ends a streamed answer with the given last chunks; what the stream callable must return."""
+    web_page: bool = False
+    """HTML came in place of an answer: from a portal, a proxy or a failing front end, and not from the model."""
     streaming: bool = False
     cut: bool = False
 

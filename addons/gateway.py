@@ -334,6 +334,8 @@ class Gateway:
         if call is None:
             return
         self.runtime.watchdog.done(flow)
+        if call.web_page and flow.response is not None:
+            self._replace_web_page(call, flow.response)
         if call.reader is not None and not call.streaming and flow.response is not None and flow.response.raw_content:
             call.reader.feed(flow.response.raw_content)
             call.reader.finish()
@@ -343,6 +345,16 @@ class Gateway:
             if call.priced:
                 added.append((b"x-tollgate-cost-usd", plain_usd(call.cost_nanos).encode()))
             append(flow.response.headers, *added)
+
+    def _replace_web_page(self, call: Call, page: http.Response) -> None:
+        """An error in the caller's dialect in place of HTML; a provider's error status and its Retry-After stay."""
+        status = page.status_code if page.status_code >= 400 else 502
+        message = f"The provider's address answered with a web page (status {page.status_code}) in place of JSON; nothing was charged."
+        refusal = Refusal(status, "upstream_unreachable", message)
+        _, headers, body = self.write_refusal(call, refusal)
+        kept = [(name, value) for name, value in page.headers.fields if name.lower() == b"retry-after"]
+        call.note = message
+        call.flow.response = http.Response.make(status, body, http.Headers([*headers, *kept]))
 
     @quiet
     def error(self, flow: http.HTTPFlow) -> None:

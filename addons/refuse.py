@@ -42,6 +42,8 @@ BEDROCK_TYPES: Mapping[int, str] = {
     404: "ResourceNotFoundException",
     429: "ThrottlingException",
 }
+UPSTREAM_FAULT = "upstream_unreachable"
+"""The provider's side failed: whether to try again is the client's own rule, as it is without a gateway."""
 SCOPE_WORDS: Mapping[str, str] = {
     "run": "run",
     "provider_config": "provider config",
@@ -159,7 +161,7 @@ def headers(refusal: Refusal, dialect: str, request_id: str) -> list[tuple[bytes
     ]
     if refusal.retry_after is not None:
         rows.append((b"retry-after", str(refusal.retry_after).encode()))
-    else:
+    elif refusal.type != UPSTREAM_FAULT:
         rows.append((b"x-should-retry", b"false"))
     if dialect == "bedrock":
         rows.append((b"x-amzn-errortype", BEDROCK_TYPES.get(refusal.status, "InternalServerException").encode()))

@@ -1,9 +1,11 @@
 """Everything the addon works with, opened in the right order and closed in the other: stores, ledger, prices, policy."""
 
 import logging
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from random import Random, SystemRandom
 from types import MappingProxyType
@@ -27,7 +29,7 @@ from store.config_store.build import load_snapshot
 from store.config_store.quota import quota_of
 from store.config_store.snapshot import VirtualKey
 from store.database import Database, governance_revision
-from store.errors import StoreUnavailable
+from store.errors import StoreUnavailable, UserError
 from store.ledger.ledger import Ledger
 from store.logs.opening import open_logs
 from store.logs.types import CallRow
@@ -119,10 +121,9 @@ def policy_of(settings: Settings, address: Address, environ: Mapping[str, str]) 
     gateway, client = settings.gateway, settings.client
     unpriced: str | AssumedPrice
     if isinstance(gateway.unpriced, FlatPrice):
-        # USD per million tokens are, to the digit, pico-dollars per token divided by a million.
         unpriced = AssumedPrice(
-            input_picos=int(gateway.unpriced.input_per_million_usd * 1_000_000),
-            output_picos=int(gateway.unpriced.output_per_million_usd * 1_000_000),
+            input_picos=_picos_per_token(gateway.unpriced.input_per_million_usd),
+            output_picos=_picos_per_token(gateway.unpriced.output_per_million_usd),
         )
     else:
         unpriced = gateway.unpriced
@@ -144,6 +145,20 @@ def policy_of(settings: Settings, address: Address, environ: Mapping[str, str]) 
         max_body_bytes=gateway.limits.max_body_mb * MEBIBYTE,
         body_log_bytes=0 if client.disable_content_logging else BODY_LOG_BYTES,
     )
+
+
+def _picos_per_token(usd_per_million: Decimal) -> int:
+    """USD per million tokens are, to the digit, pico-dollars per token divided by a million. A fraction is rounded up, as in the price
+    book: a price that is not zero must not become zero."""
+    return math.ceil(usd_per_million * 1_000_000)
+
+
+def egress_of(settings: Settings, address: Address, trusted: Callable[[str, int], bool]) -> Egress:
+    """The rules on destinations from the settings. Raises UserError for an allowed entry that is no host and no network."""
+    try:
+        return Egress((address.port, *address.other_ports), address.on_loopback, settings.gateway.forward.allow, trusted)
+    except ValueError as fault:
+        raise UserError(f"gateway.forward.allow: {fault}") from None
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -237,12 +252,7 @@ async def open_runtime(
         database=store.database,
         logs=logs,
         logs_database=logs_database,
-        egress=Egress(
-            (address.port, *address.other_ports),
-            address.on_loopback,
-            settings.gateway.forward.allow,
-            UpstreamAddresses(snapshots),
-        ),
+        egress=egress_of(settings, address, UpstreamAddresses(snapshots)),
         watchdog=Watchdog(),
         local=LocalAnswers(
             version=version,

@@ -1,6 +1,7 @@
 """What worker and console processes have in common: orders on stdin, sockets by number, a lifeline, an orderly end."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -89,7 +90,9 @@ def _watch_lifeline() -> None:
 def _end() -> None:
     _ended.set()
     for loop, event in _waiters:
-        loop.call_soon_threadsafe(event.set)
+        # A loop that is closed already has ended: a second signal finds nobody to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(event.set)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

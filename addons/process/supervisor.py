@@ -38,6 +38,7 @@ READY_SECONDS = 60.0
 RESTART_PAUSE_SECONDS = (0.1, 0.5, 2.0, 5.0)
 """Between restarts of a child that keeps dying."""
 STABLE_SECONDS = 30.0
+WATCH_SECONDS = 0.5
 CONSOLE_STOP_SECONDS = 5.0
 KILL_AFTER_SECONDS = 8.0
 """On top of the grace, before a child that does not end is killed."""
@@ -87,6 +88,11 @@ def serve(options: ServeOptions) -> int:
             return Supervisor(options).run()
     except (UserError, StoreUnavailable) as fault:
         say_error(str(fault))
+        return USER_ERROR_EXIT
+    except OSError as fault:
+        if fault.filename is None:
+            raise
+        say_error(f"cannot use {fault.filename}: {fault.strerror}; the app directory must be writable")
         return USER_ERROR_EXIT
 
 
@@ -149,8 +155,9 @@ class Supervisor:
         try:
             self._catch_signals()
             self._start_all(config if config.exists() else None)
-            if not self._wait_ready():
-                return self._end(1 if not self._stopping else 0)
+            code = self._wait_ready()
+            if code is not None:
+                return self._end(code)
             self._announce(settings, report, token)
             self._watch()
             return self._end(0)
@@ -262,32 +269,39 @@ class Supervisor:
         self._selector.register(_pipe(process.stdout), selectors.EVENT_READ, child)
         self.children.append(child)
 
-    def _wait_ready(self) -> bool:
+    def _wait_ready(self) -> int | None:
+        """None once every child is ready; else the exit code to end with. A child's error that the user can mend is also ours."""
         deadline = time.monotonic() + READY_SECONDS
         while not self._stopping and not all(child.ready for child in self.children):
             if time.monotonic() > deadline:
                 say_error(f"not ready within {READY_SECONDS:.0f} seconds")
-                return False
+                return 1
             dead = self._look(0.2)
-            if dead:
-                if dead[0].process.wait() != USER_ERROR_EXIT:
-                    say_error(f"the {dead[0].name} process ended at start with code {dead[0].process.returncode}")
-                return False
-        return not self._stopping
+            if dead and not self._stopping:
+                code = dead[0].process.wait()
+                if code == USER_ERROR_EXIT:
+                    return USER_ERROR_EXIT
+                say_error(f"the {dead[0].name} process ended at start with code {code}")
+                return 1
+        return 0 if self._stopping else None
 
     def _watch(self) -> None:
-        """Until a signal: restart whatever died."""
+        """Until a signal: restart whatever died, after its pause. A pause holds up neither a signal nor the other children."""
+        due: list[tuple[float, Child, int]] = []
         while not self._stopping:
-            for child in self._look(0.5):
+            now = time.monotonic()
+            for entry in [entry for entry in due if entry[0] <= now]:
+                due.remove(entry)
+                self._start(entry[1].name, entry[1].spec, entry[2])
+            for child in self._look(max(0.0, min([WATCH_SECONDS, *(entry[0] - now for entry in due)]))):
                 if self._stopping:
                     return
                 code = child.process.wait()
-                stable = time.monotonic() - child.started > STABLE_SECONDS
-                failures = 1 if stable else child.failures + 1
+                now = time.monotonic()
+                failures = 1 if now - child.started > STABLE_SECONDS else child.failures + 1
                 pause = RESTART_PAUSE_SECONDS[min(failures, len(RESTART_PAUSE_SECONDS)) - 1]
                 logger.error("the %s process ended with code %s; it is started again", child.name, code)
-                time.sleep(pause)
-                self._start(child.name, child.spec, failures)
+                due.append((now + pause, child, failures))
 
     def _look(self, timeout: float) -> list[Child]:
         """Wait for news from the children; returns those that have ended, taken off the list."""

@@ -31,7 +31,8 @@ batch, because each of them lets go of the interpreter and has to get it back.""
 async def work(spec: ChildSpec, settings: Settings) -> None:
     """Serve until told to end; then drain: stop accepting, let calls finish, settle the rest, close."""
     app_dir = Path(spec.app_dir)
-    other_ports = tuple(port for port in (spec.console_port, spec.inspect_port, spec.feed_port) if port)
+    listener_ports = (listener.port for listener in settings.gateway.listeners)
+    other_ports = tuple(port for port in (spec.console_port, spec.inspect_port, spec.feed_port, *listener_ports) if port)
     address = Address(spec.host, spec.port, other_ports)
     feed = None
     if spec.feed_port:

@@ -11,6 +11,8 @@ from addons.services import Services
 logger = logging.getLogger(__name__)
 
 STREAMED_TYPES = ("text/event-stream", "application/x-ndjson", "application/jsonl", "application/stream+json")
+WEB_PAGE_TYPES = ("text/html", "application/xhtml")
+"""No metered endpoint answers with a web page. It is held back and told to the client as an error it can read."""
 BUFFER_MAX_BYTES = 4 * 1024 * 1024
 """A buffered answer longer than this is streamed through instead: only its cost header is lost."""
 BYTES_PER_TOKEN_MOST = 16
@@ -28,6 +30,9 @@ def begin(call: Call, services: Services) -> None:
         response.stream = True
         return
     content_type = response.headers.get("content-type", "")
+    if content_type.lower().startswith(WEB_PAGE_TYPES):
+        call.web_page = True
+        return
     call.streaming = _is_streamed(call, content_type)
     if 200 <= response.status_code < 300:
         encoding = response.headers.get("content-encoding", "")

@@ -22,7 +22,7 @@ def settle(call: Call, services: Services, outcome: str) -> None:
     * the provider reported its final usage: exactly that;
     * a broken, cut or silent answer: input as reported, else as estimated; output as reported or by the bytes seen, whichever
       is more;
-    * the provider failed before it answered: nothing is charged, as for a status of 5xx;
+    * the provider failed before it answered, or a web page came in place of an answer: nothing is charged, as for a 5xx;
     * a buffered answer that the client abandoned or that broke on its way: the provider has most likely made and billed it,
       so its usual output is charged; a stream stops when it loses its reader, so only what was seen of it is.
     """
@@ -58,7 +58,7 @@ def _charge(call: Call, services: Services, outcome: str) -> Usage:
     response = call.flow.response
     if response is not None and not 200 <= response.status_code < 300:
         return Usage()
-    if response is None and outcome == UPSTREAM_FAILED:
+    if call.web_page or (response is None and outcome == UPSTREAM_FAILED):
         return Usage()
     reader: Reader | None = call.reader
     if reader is not None:

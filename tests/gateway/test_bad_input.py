@@ -301,9 +301,9 @@ def test_a_coding_that_nobody_knows(world: World) -> None:
 @pytest.mark.parametrize(
     "path", ["/nope", "/nope/v1/chat/completions", "//", "*", "/OPENAI/v1/models", "/metrics", "/api/providers", "/caf\xe9\xff"]
 )
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "FOO"])
-def test_a_path_that_is_nobodys(world: World, path: str, method: str) -> None:
-    check_refusal(world.ask(request(method, path, KEY, b"{}" if method == "POST" else None)), 404, "not_found")
+def test_a_path_that_is_nobodys(world: World, path: str) -> None:
+    for method in ("GET", "POST", "DELETE", "FOO"):
+        check_refusal(world.ask(request(method, path, KEY, b"{}" if method == "POST" else None)), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -351,12 +351,12 @@ WRONG_KEYS: dict[str, tuple[dict[str, str], int, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG_KEYS)
-@pytest.mark.parametrize("shape", EACH_DIALECT, ids=lambda shape: shape.name)
-def test_a_key_that_does_not_open(world: World, shape: Shape, name: str) -> None:
+def test_a_key_that_does_not_open(world: World, name: str) -> None:
     headers, status, kind = WRONG_KEYS[name]
-    body = check_refusal(world.post(shape, shape.body(), headers), status, kind, shape.dialect)
-    shown = json.dumps(body)
-    assert not [value for value in headers.values() if value.split()[-1] in shown], "the credential is in the answer"
+    for shape in EACH_DIALECT:
+        body = check_refusal(world.post(shape, shape.body(), headers), status, kind, shape.dialect)
+        shown = json.dumps(body)
+        assert not [value for value in headers.values() if value.split()[-1] in shown], "the credential is in the answer"
 
 
 # -- destinations
@@ -365,7 +365,7 @@ def test_a_key_that_does_not_open(world: World, shape: Shape, name: str) -> None
 def test_the_host_header_is_never_a_destination(world: World) -> None:
     with Server(silent) as stranger:
         for host in ("evil.example", "169.254.169.254", f"127.0.0.1:{stranger.port}", "api.anthropic.com"):
-            answer = world.ask(post_json(CHAT.target, CHAT.body(**{"max_tokens": 0}), KEY, host=host))
+            answer = world.ask(post_json(CHAT.target, CHAT.body(limit=0), KEY, host=host))
             assert answer.json()["error"]["type"] == "invalid_request_error", "the provider did not answer this"
             for body in (b"{", with_fields(model="gpt-\ud800")):
                 check_refusal(world.ask(post_json(CHAT.target, body, KEY, host=host)), 400, "invalid_request")
@@ -456,11 +456,13 @@ def test_a_flood_of_headers(world: World, data: bytes) -> None:
 
 
 def test_slow_headers_end_after_the_timeout(world: World) -> None:
-    for start in (b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-a"):
-        with Wire.to("127.0.0.1", world.gateway.port) as wire:
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire.to("127.0.0.1", world.gateway.port)) for _ in range(3)]
+        starts = (b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-a")
+        for wire, start in zip(wires, starts, strict=True):
             wire.sock.settimeout(5)
             wire.send(start)
-            assert wire.rest() == b""
+        assert [wire.rest() for wire in wires] == [b""] * 3
 
 
 @pytest.mark.xfail(strict=True, reason="a body whose chunks are malformed closes the connection without an answer")
@@ -575,13 +577,12 @@ def test_a_provider_that_breaks_off_is_told_in_the_callers_dialect(world: World,
 
 
 @pytest.mark.usefixtures("charges")
-@pytest.mark.parametrize("name", ["htmlok", "badusage", "minus", "badgzip"])
+@pytest.mark.parametrize("name", ["badusage", "minus", "badgzip"])
 def test_an_answer_that_reports_nothing_usable_is_estimated_and_passed_on(world: World, name: str) -> None:
     before = world.settled()
     answer = world.ask(post_json(f"/{name}/v1/chat/completions", CHAT.body(limit=16), KEY))
     assert answer.status == 200
     assert answer.body in (
-        b"<html></html>",
         b'{"usage":"lots"} ',
         MINUS,
         b"hello",
@@ -606,20 +607,30 @@ def test_an_answer_that_breaks_in_the_middle_is_charged(world: World, name: str,
     assert 0 < spent <= 16 * OUTPUT_PRICE + 40 * INPUT_PRICE
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_web_page_in_place_of_an_answer_is_an_error_in_the_callers_dialect(world: World, shape: Shape) -> None:
+    """A portal's or a front end's page is no answer: told in JSON, with the provider's error status, and not charged."""
+    check_refusal(world.post(shape, shape.body(), {**KEY, "x-pretend-html": "1"}), 502, "upstream_unreachable", shape.dialect)
+
+
+def test_a_web_page_with_a_good_status_is_an_error_too(world: World) -> None:
+    before = world.settled()
+    check_refusal(world.ask(post_json("/htmlok/v1/chat/completions", CHAT.body(limit=16), KEY)), 502, "upstream_unreachable")
+    assert world.settled() == before
+
+
 def test_a_redirect_is_handed_on_and_not_followed(world: World) -> None:
     answer = world.ask(post_json("/redirect/v1/chat/completions", CHAT.body(), KEY))
     assert (answer.status, answer.headers["location"]) == (302, "http://169.254.169.254/")
 
 
 @pytest.mark.parametrize(
-    "instruction", [{"x-pretend-html": "1"}, {"x-pretend-status": "500"}, {"x-pretend-status": "429"}], ids=str
+    "instruction", [{"x-pretend-status": "500"}, {"x-pretend-status": "429"}], ids=str
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_a_providers_own_error_comes_back_as_it_is(world: World, shape: Shape, instruction: dict[str, str]) -> None:
     answer = world.post(shape, shape.body(), {**KEY, **instruction})
-    expected = {"x-pretend-html": 502}.get(next(iter(instruction)), int(next(iter(instruction.values()))))
-    assert answer.status == expected
-    assert (b"cloudflare" in answer.body) == ("x-pretend-html" in instruction)
+    assert answer.status == int(next(iter(instruction.values())))
     assert answer.headers["x-tollgate-cost-usd"] == "0"
 
 

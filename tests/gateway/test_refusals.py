@@ -97,7 +97,7 @@ def served() -> None:
     [("inactive", "virtual_key_blocked"), ("expired", "virtual_key_blocked"), ("two-models", "model_blocked")],
 )  # fmt: skip
 def test_what_a_key_may_not_do(world: World, shape: Shape, key: str, kind: str) -> None:
-    fields = {"model": "gpt-4o" if shape.dialect == "openai" else "other-model"} if kind == "model_blocked" else {}
+    fields: dict[str, Any] = {"model": "gpt-4o" if shape.dialect == "openai" else "other-model"} if kind == "model_blocked" else {}
     if kind == "model_blocked" and shape is GEMINI:
         shape = Shape("gemini", "/genai", "/v1beta/models/gemini-2.5-pro:generateContent", shape.host, "gemini", "")
         fields = {}

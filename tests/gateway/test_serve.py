@@ -165,6 +165,12 @@ def test_an_app_directory_that_cannot_be_made(tmp_path: Path) -> None:
     assert "below" in start_in_vain(gateway)
 
 
+def test_a_file_of_ours_that_cannot_be_opened(idle: Gateway) -> None:
+    (idle.app_dir / "serve.lock").mkdir()
+    line = start_in_vain(idle)
+    assert str(idle.app_dir / "serve.lock") in line and "writable" in line
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
 def test_a_read_only_app_directory(idle: Gateway) -> None:
     idle.app_dir.chmod(0o500)

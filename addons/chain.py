@@ -122,6 +122,9 @@ def end(call: Call, services: Services, outcome: str) -> None:
     """The exchange is over, well or badly. Idempotent."""
     settle(call, services, outcome)
     record(call, services)
+    if call.response_started is None and not call.plain:
+        # No answer came, so nobody has taken the credential out yet; a viewer keeps the flow.
+        redact(call)
     if services.watched:
         label(call, services, status_of(call))
 

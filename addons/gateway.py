@@ -29,7 +29,7 @@ from addons.proxy.flow_state import state_of
 from addons.refusal import Refusal
 from addons.runtime import Runtime
 from addons.services import ConnectionFacts, Services
-from addons.steps import local
+from addons.steps import local, meter
 from addons.steps.identify import is_unknown_key, key_hash, proxy_credential
 from addons.steps.reserve import remaining_nanos
 from addons.steps.route import provider_of_host
@@ -287,7 +287,9 @@ class Gateway:
 
     def _refuse_upgrade(self, call: Call) -> None:
         """WebSocket sessions on provider paths are not metered yet; 426 sends clients to HTTP at once."""
-        if call.websocket and call.flow.request.headers.get("upgrade", "").lower() == "websocket":
+        if call.flow.request.headers.get("upgrade", "").lower() != "websocket":
+            return
+        if call.websocket or (call.family is not None and not call.family.website):
             call.refuse(Refusal(426, "upgrade_required", "WebSocket sessions are not metered here; use HTTP."))
 
     @closed
@@ -336,9 +338,7 @@ class Gateway:
         self.runtime.watchdog.done(flow)
         if call.web_page and flow.response is not None:
             self._replace_web_page(call, flow.response)
-        if call.reader is not None and not call.streaming and flow.response is not None and flow.response.raw_content:
-            call.reader.feed(flow.response.raw_content)
-            call.reader.finish()
+        meter.read_whole(call)
         self._finish(call, outcomes.COMPLETE if call.refusal is None else outcomes.NOT_SENT)
         if call.hold is not None and call.refusal is None and not call.streaming and flow.response is not None:
             added = self._remaining_header(call, call.cost_nanos)
@@ -349,7 +349,9 @@ class Gateway:
     def _replace_web_page(self, call: Call, page: http.Response) -> None:
         """An error in the caller's dialect in place of HTML; a provider's error status and its Retry-After stay."""
         status = page.status_code if page.status_code >= 400 else 502
-        message = f"The provider's address answered with a web page (status {page.status_code}) in place of JSON; nothing was charged."
+        message = (
+            f"The provider's address answered with a web page (status {page.status_code}) in place of JSON; nothing was charged."
+        )
         refusal = Refusal(status, "upstream_unreachable", message)
         _, headers, body = self.write_refusal(call, refusal)
         kept = [(name, value) for name, value in page.headers.fields if name.lower() == b"retry-after"]

@@ -148,8 +148,8 @@ def policy_of(settings: Settings, address: Address, environ: Mapping[str, str]) 
 
 
 def _picos_per_token(usd_per_million: Decimal) -> int:
-    """USD per million tokens are, to the digit, pico-dollars per token divided by a million. A fraction is rounded up, as in the price
-    book: a price that is not zero must not become zero."""
+    """USD per million tokens are, to the digit, pico-dollars per token divided by a million. A fraction is rounded up, as in
+    the price book: a price that is not zero must not become zero."""
     return math.ceil(usd_per_million * 1_000_000)
 
 

@@ -60,7 +60,11 @@ class ChildSpec:
     def from_line(cls, line: bytes) -> "ChildSpec":
         """The spec of a line that `to_line` made. Raises ValueError for anything else."""
         raw: dict[str, Any] = json.loads(line)
-        for name in ("gateway_fds", "console_fds", "inspect_fds", "feed_fds", "mode"):
-            raw[name] = tuple(raw[name])
-        raw["listener_fds"] = tuple(tuple(fds) for fds in raw["listener_fds"])
-        return cls(**raw)
+        try:
+            for name in ("gateway_fds", "console_fds", "inspect_fds", "feed_fds", "mode"):
+                raw[name] = tuple(raw[name])
+            raw["listener_fds"] = tuple(tuple(fds) for fds in raw["listener_fds"])
+            return cls(**raw)
+        except (KeyError, TypeError):
+            # Not the line itself: it may hold tokens.
+            raise ValueError("these are no orders for a child process") from None

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from addons.opening import store_path
 from store.config_store.bootstrap import BootstrapReport
 from store.settings import Settings
 
@@ -18,7 +19,8 @@ def welcome(
     if report.ignored:
         yield (f"ignored in config.json, because the store has data: {', '.join(report.ignored)} (serve --reseed applies the file)")
     if not settings.encryption_key:
-        yield f"note: no encryption_key is set; provider keys and virtual keys in {app_dir / 'config.db'} are readable"
+        store = store_path(app_dir, settings.config_store.config.path, "config.db")
+        yield f"note: no encryption_key is set; provider keys and virtual keys in {store} are readable"
     if report.default_key_value:
         yield from _first_steps(app_dir, gateway, report.default_key_value)
     yield f"dashboard  {console_link}"

@@ -101,7 +101,15 @@ class ClientSide(_http1.Http1Server):
             if isinstance(event, events.ConnectionClosed) or (self._lingering and self.request_done):
                 yield commands.CloseConnection(self.conn)
             return
-        yield from super().read_body(event)
+        for command in super().read_body(event):
+            if isinstance(command, commands.CloseConnection) and isinstance(event, events.DataReceived) and self.response is None:
+                # mitmproxy closes without a word when the chunks of a body are none.
+                flow = stream.flow if stream is not None else None
+                fault = faults.ProtocolFault(
+                    400, "bad_request", "The request body is not valid HTTP.", flow, faults.path_of(self.request)
+                )
+                yield commands.SendData(self.conn, faults.response_bytes(fault))
+            yield command
 
     def _upload_is_over(self, event: events.Event) -> bool:
         """Reads and forgets what arrived of a refused body."""

@@ -41,7 +41,7 @@ def estimate(call: Call, services: Services, caps: tuple[Cap, ...]) -> None:
     call.free = call.price.is_zero
     call.bound = _bound(call, call.price, call.input_tokens_bound)
     if any(cap.strict for cap in caps):
-        call.strict_bound = _bound(call, call.price, _strict_input(call, known))
+        call.strict_bound = _bound(call, call.price, _strict_input(call, services, known))
 
 
 def _find_price(call: Call, services: Services) -> None:
@@ -118,13 +118,13 @@ def _bound_output(call: Call, services: Services, known: ModelLimits) -> None:
     )
 
 
-def _strict_input(call: Call, known: ModelLimits) -> int:
-    """One token per byte: true of every byte-level tokenizer."""
+def _strict_input(call: Call, services: Services, known: ModelLimits) -> int:
+    """One token per byte of text: true of every byte-level tokenizer. Media and unseen input as in the other bound."""
     facts = call.facts
     if facts is None:
         return call.input_tokens_bound
-    learnt_text = min(call.input_tokens_bound, facts.text_bytes)
-    return _within(call.input_tokens_bound - learnt_text + facts.text_bytes + facts.overhead_tokens, known.context_tokens)
+    others = facts.overhead_tokens + sum(_media_tokens(call).values()) + _unseen(call, services, known)
+    return _within(facts.text_bytes + others, known.context_tokens)
 
 
 def _within(tokens: int, most: int | None) -> int:

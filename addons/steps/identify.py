@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote_plus
 
 from addons.call import Call, State
 from addons.headers import rewrite
@@ -122,7 +122,9 @@ def _presented(call: Call, services: Services) -> str | None:
             found.append(own)
         rewrite(headers, {b"x-bf-vk": None})
     if b"authorization" in names:
-        scheme, _, token = headers["authorization"].partition(" ")
+        scheme, _, token = headers["authorization"].strip().partition(" ")
+        if is_virtual_key(scheme):
+            scheme, token = "bearer", scheme  # the scheme was forgotten; a virtual key goes upstream in no spelling
         if scheme.lower() == "bearer" and is_virtual_key(token.strip()):
             found.append(token.strip())
             rewrite(headers, {b"authorization": None})
@@ -145,11 +147,16 @@ def _presented(call: Call, services: Services) -> str | None:
 
 
 def _take_query_key(call: Call) -> list[str]:
-    pairs = parse_qsl(call.query, keep_blank_values=True)
-    taken = [value for name, value in pairs if name == "key" and is_virtual_key(value)]
+    taken: list[str] = []
+    kept: list[str] = []
+    for part in call.query.split("&"):
+        name, _, value = part.partition("=")
+        if unquote_plus(name) == "key" and is_virtual_key(unquote_plus(value)):
+            taken.append(unquote_plus(value))
+        else:
+            kept.append(part)
     if taken:
-        kept = [(name, value) for name, value in pairs if not (name == "key" and is_virtual_key(value))]
-        call.query = urlencode(kept)
+        call.query = "&".join(kept)
         call.flow.request.path = call.flow.request.path.partition("?")[0] + (f"?{call.query}" if call.query else "")
     return taken
 

@@ -45,6 +45,24 @@ def begin(call: Call, services: Services) -> None:
     call.state = State.METERED
 
 
+def read_whole(call: Call) -> None:
+    """Read a buffered answer that is complete. Never raises: what cannot be read must still be settled."""
+    response = call.flow.response
+    if call.reader is None or call.streaming or response is None or not response.raw_content:
+        return
+    try:
+        call.reader.feed(response.raw_content)
+        call.reader.finish()
+    except Exception:
+        _give_up(call)
+
+
+def _give_up(call: Call) -> None:
+    logger.exception("reading an answer failed; it is passed on unread (call %s)", call.id)
+    call.reader_failed = True
+    call.reader = None
+
+
 def _is_encoded(encoding: str) -> bool:
     return encoding.strip().lower() not in ("", "identity")
 
@@ -83,9 +101,7 @@ class Tee:
                 return self._end(out)
             return out or []
         except Exception:
-            logger.exception("reading an answer failed; it is passed on unread (call %s)", call.id)
-            call.reader_failed = True
-            call.reader = None
+            _give_up(call)
             return chunk
 
     def _beyond_hold(self) -> bool:

@@ -65,7 +65,7 @@ def row_of(call: Call, services: Services) -> CallRow:
         cache_write_tokens=usage.cache_write_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         cost_nanos=call.cost_nanos,
-        priced=call.priced and (call.price is not None or refusal is not None),
+        priced=call.priced and (call.price is not None or refusal is not None or bool(call.price_source)),
         estimated=call.estimated,
         held_nanos=call.hold.amount_nanos if call.hold else 0,
         price_source=call.price_source,

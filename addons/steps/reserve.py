@@ -95,17 +95,22 @@ def refusal_of(refused: Refused, now_ms: int) -> Refusal:
         return Refusal(402, "budget_exceeded", message, refused.exceeded)
     kinds = {RATE_TYPES[e.state.cap.unit] for e in refused.exceeded if e.state.cap.unit is not Unit.USD}
     name = RATE_TYPES[unit] if len(kinds) == 1 else "rate_limited"
-    return Refusal(429, name, message, refused.exceeded, _retry_after(first, now_ms))
+    return Refusal(429, name, message, refused.exceeded, _retry_after(refused, now_ms))
 
 
-def _retry_after(exceeded: Exceeded, now_ms: int) -> int | None:
-    if exceeded.state.cap.unit is Unit.CONCURRENT:
-        return CONCURRENT_RETRY_SECONDS
+def _retry_after(refused: Refused, now_ms: int) -> int | None:
+    """Seconds until none of the caps is in the way any more; None where that is too long to wait for."""
+    if refused.held_only:
+        is_concurrent = refused.exceeded[0].state.cap.unit is Unit.CONCURRENT
+        return CONCURRENT_RETRY_SECONDS if is_concurrent else HELD_RETRY_SECONDS
+    waits = [_seconds_left(exceeded, now_ms) for exceeded in refused.exceeded]
+    longest = max((wait for wait in waits if wait is not None), default=None)
+    return longest if None not in waits and longest is not None and longest <= TRANSIENT_SECONDS else None
+
+
+def _seconds_left(exceeded: Exceeded, now_ms: int) -> int | None:
     resets_at = exceeded.state.resets_at_ms
-    if resets_at is None:
-        return None
-    seconds = max(1, -(-(resets_at - now_ms) // 1000))
-    return seconds if seconds <= TRANSIENT_SECONDS else None
+    return None if resets_at is None else max(1, -(-(resets_at - now_ms) // 1000))
 
 
 def remaining_nanos(granted: Granted | None, cost_nanos: int | None) -> int | None:

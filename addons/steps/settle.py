@@ -106,6 +106,9 @@ def _estimated(call: Call, reading: Reading) -> Reading:
     output = max(seen.output_tokens, reading.output_events, from_bytes)
     if not call.cut and call.output_tokens_held:
         output = max(seen.output_tokens, reading.output_events, min(output, call.output_tokens_held))
+    if call.reader_failed:
+        # Nobody knows what it said: the whole hold is dearer than free by accident.
+        output = max(output, call.output_tokens_held)
     if not call.streaming and call.facts is not None and not call.facts.stream and call.facts.has_output:
         output = max(output, min(call.output_typical, call.output_tokens_held))
     usage = replace(seen, input_tokens=seen.input_tokens or call.input_tokens_estimate, output_tokens=output)

@@ -11,10 +11,10 @@ def trim(call: Call) -> None:
     All edits go into the body as one splice; a body nobody had to change stays as it came, compressed or not.
     """
     facts, dialect = call.facts, call.dialect
+    call.output_tokens_held = call.output_tokens_bound
     if facts is None or dialect is None or call.signed:
         return
     edits: list[Edit] = []
-    call.output_tokens_held = call.output_tokens_bound
     if call.hold is not None and call.bound is not None and not call.free:
         bound = call.strict_bound if call.strict_bound is not None and call.hold_is_strict else call.bound
         if call.hold.amount_nanos < bound.bound_nanos(call.output_tokens_bound):

@@ -8,6 +8,7 @@ from functools import lru_cache
 import orjson
 
 from store.database import Connection
+from store.logs.rows import encodable
 from store.logs.types import CallRow
 from store.money import MAX_NANOS
 
@@ -81,7 +82,14 @@ class DailyChanges:
 
 def daily_key(row: CallRow) -> DailyKey:
     """Where a row is counted."""
-    return (day_of(row.at_ms), row.virtual_key_id, row.team_id, row.customer_id, row.provider, row.model)
+    return (
+        day_of(row.at_ms),
+        encodable(row.virtual_key_id),
+        encodable(row.team_id),
+        encodable(row.customer_id),
+        encodable(row.provider),
+        encodable(row.model),
+    )
 
 
 def day_of(at_ms: int) -> str:

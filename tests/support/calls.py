@@ -1,13 +1,16 @@
 """Calls and services for tests of single steps: real snapshots, policies and price books, no sockets, no database."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 from types import MappingProxyType
 from typing import Any
 
+from mitmproxy import http
 from mitmproxy.test import tflow, tutils
 
+from addons import chain
 from addons.call import Call
 from addons.policy import Policy
 from addons.providers.registry import FAMILIES
@@ -16,7 +19,7 @@ from addons.steps.identify import key_hash
 from addons.steps.learned import Learned
 from store.clock import Ids
 from store.config_store.snapshot import ANY, Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
-from store.ledger.types import Granted, HoldRequest, Refused, Settled, Settlement, Stale
+from store.ledger.types import Cap, CapState, Granted, HoldRequest, Refused, Scope, Settled, Settlement, Stale, Unit
 from store.logs.types import CallRow
 from store.prices.book import PriceBook
 from store.prices.limits import LimitsBook
@@ -143,3 +146,44 @@ def call(
         headers=tuple(rows),
     )  # fmt: skip
     return Call("call-1", tflow.tflow(req=request), NOW_MS, 1000.0)
+
+
+def cap(cap_id: str = "cap-1", unit: Unit = Unit.USD, limit: int = 500_000_000, **fields: Any) -> Cap:
+    """A budget of $0.50 an hour on the key, unless told otherwise."""
+    values: dict[str, Any] = {
+        "name": f"{cap_id}-name", "scope": Scope.VIRTUAL_KEY, "scope_id": "vk-1", "scope_name": "workshop-vk-1", "window": "1h",
+    }  # fmt: skip
+    return Cap(id=cap_id, unit=unit, limit=limit, **(values | fields))
+
+
+def cap_state(of: Cap, used: int = 0, held: int = 0, resets_in_ms: int | None = 3_600_000) -> CapState:
+    """The cap's sums; its window ends `resets_in_ms` from now."""
+    return CapState(of, used, held, resets_at_ms=None if resets_in_ms is None else NOW_MS + resets_in_ms)
+
+
+def chat(**fields: Any) -> bytes:
+    """A chat request to gpt-4o-mini that says `hello`: 5 bytes of text and 32 tokens of framing."""
+    return json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]} | fields).encode()
+
+
+def message(**fields: Any) -> bytes:
+    """A request to claude-haiku-4-5 that says `hello`: 5 bytes of text and 48 tokens of framing."""
+    said = [{"role": "user", "content": "hello"}]
+    return json.dumps({"model": "claude-haiku-4-5", "max_tokens": 1000, "messages": said} | fields).encode()
+
+
+async def on_its_way(made: Call, with_services: Services) -> Call:
+    """The call after everything before upstream; `sent` when nothing refused it."""
+    made.flow.request.headers.setdefault("x-bf-vk", KEY)
+    chain.head(made, with_services, "origin", None)
+    if made.refusal is None:
+        await chain.body(made, with_services)
+    made.sent = made.refusal is None
+    return made
+
+
+def answered(made: Call, status: int = 200, content: bytes = b"", **headers: str) -> http.Response:
+    """Put the head (and body) of an answer on the call's flow; underscores in header names stand for hyphens."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    made.flow.response = http.Response.make(status, content, {"content-type": "application/json"} | named)
+    return made.flow.response

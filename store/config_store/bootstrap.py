@@ -80,11 +80,15 @@ def seed(store: ConfigStore, settings: Settings, *, reseed: bool = False) -> Boo
     with store.changing() as connection:
         if _has_data(connection) and not reseed:
             return BootstrapReport(ignored=tuple(_named_entries(settings)), warnings=settings.warnings)
-        removed = _remove_default(connection, settings)
+        # A file that names no key leaves the question of who may spend as it was: `default` stays, or is made.
+        removed = bool(plan.virtual_keys) and _remove_default(connection, settings)
         _apply(store, connection, plan, settings)
+        value = None
         if get_meta(connection, _DEFAULT_KEY) is None:
-            set_meta(connection, _DEFAULT_KEY, "")
-    return BootstrapReport(seeded=True, removed_default=removed, warnings=settings.warnings)
+            value = None if plan.virtual_keys else _insert_default(store, connection)
+            if value is None:
+                set_meta(connection, _DEFAULT_KEY, "")
+    return BootstrapReport(seeded=True, removed_default=removed, default_key_value=value, warnings=settings.warnings)
 
 
 def _has_data(connection: Connection) -> bool:
@@ -106,16 +110,20 @@ def _untouched_default(connection: Connection) -> VirtualKeyRecord | None:
 
 
 def _make_default(store: ConfigStore) -> str | None:
+    with store.changing() as connection:
+        if _has_data(connection) or get_meta(connection, _DEFAULT_KEY) is not None:
+            return None
+        return _insert_default(store, connection)
+
+
+def _insert_default(store: ConfigStore, connection: Connection) -> str | None:
     spec = VirtualKeySpec(
         name=DEFAULT_KEY_NAME,
         description="Made at the first start: every provider, with the callers' own credentials, no budget.",
         provider_configs=(ProviderConfigSpec(provider="*", key_ids=()),),
     )
-    with store.changing() as connection:
-        if _has_data(connection) or get_meta(connection, _DEFAULT_KEY) is not None:
-            return None
-        record = insert_virtual_key(store, connection, spec, value=None)
-        set_meta(connection, _DEFAULT_KEY, record.id)
+    record = insert_virtual_key(store, connection, spec, value=None)
+    set_meta(connection, _DEFAULT_KEY, record.id)
     return record.value
 
 

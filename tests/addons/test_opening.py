@@ -1,6 +1,7 @@
 """Opening the configuration store: where its file is, that it is brought up to date, and what it says when it cannot be."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_a_new_store_is_complete_and_knows_every_provider_of_the_registry(tmp_pa
     assert (tmp_path / "config.db").is_file()
     assert set(snapshot.providers) == set(BUILTIN) == set(FAMILIES)
     assert dict(snapshot.virtual_keys) == {}
-    with sqlite3.connect(tmp_path / "config.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "config.db")) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert {"providers", "virtual_keys", "teams", "customers"} <= tables
 
@@ -74,9 +75,10 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "config.db").read_bytes() == content
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_a_place_where_no_file_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="config.db"):
-        opened(tmp_path / "missing")
+        opened(tmp_path / "file")
 
 
 def test_another_encryption_key_is_refused(tmp_path: Path) -> None:

@@ -82,18 +82,25 @@ def test_searches_the_answer_may_make_are_in_the_bound() -> None:
 
 
 def test_a_residency_host_is_dearer() -> None:
-    """`eu.api.openai.com` adds a tenth to the price of models that carry the surcharge, and never lowers one."""
+    """gpt-5.4 at `eu.api.openai.com`: $15 out and a tenth on top, $16.50 per million tokens."""
     services = calls.services()
-    made = calls.call("/v1/chat/completions", body=calls.chat(), headers={"host": "eu.api.openai.com"})
+    made = calls.call("/v1/chat/completions", body=calls.chat(model="gpt-5.4"), headers={"host": "eu.api.openai.com"})
     route(made, services, "origin", ("eu.api.openai.com", 443))
     read(made, services)
     estimate(made, services, ())
-    assert made.region == "eu"
-    assert bound_of(made).output_picos_per_token >= 600_000
+    assert (made.region, bound_of(made).output_picos_per_token) == ("eu", 16_500_000)
 
 
-def test_no_limit_means_the_models_maximum() -> None:
-    assert estimated(calls.chat()).output_tokens_bound == 16_384
+@pytest.mark.parametrize(("tier", "picos"), [("priority", 1_000_000), ("flex", 600_000), ("default", 600_000)])
+def test_a_dearer_service_tier_is_believed_and_a_cheaper_one_is_not(tier: str, picos: int) -> None:
+    """gpt-4o-mini costs $1 out with `priority`; that `flex` was granted is known only from the answer."""
+    assert bound_of(estimated(calls.chat(service_tier=tier))).output_picos_per_token == picos
+
+
+@pytest.mark.parametrize("limit", [None, -1])
+def test_no_limit_means_the_models_maximum(limit: int | None) -> None:
+    """A negative limit is some servers' word for endless."""
+    assert estimated(calls.chat(max_tokens=limit)).output_tokens_bound == 16_384
 
 
 def test_a_limit_beyond_the_model_counts_as_the_models_maximum() -> None:

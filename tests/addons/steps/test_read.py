@@ -78,7 +78,6 @@ def test_what_cannot_be_decoded_is_refused(body: bytes, encoding: str) -> None:
         b'{"model": "gpt-4o-mini"}',
         b'{"model": "gpt-4o-mini", "messages": {}}',
         b'{"model": "gpt-4o-mini", "messages": [], "max_tokens": "many"}',
-        b'{"model": "gpt-4o-mini", "messages": [], "max_tokens": -1}',
         b'{"model": "gpt-4o-mini", "messages": [], "max_tokens": 5, "max_tokens": 100000}',
         b'{"model": "half \\ud800 pair", "messages": []}',
     ],

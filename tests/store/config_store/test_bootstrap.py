@@ -289,3 +289,13 @@ def test_version_1_files_mean_everything_by_an_empty_list(seeded: Seeded) -> Non
     assert [c.provider for c in snapshot.virtual_keys["a"].provider_configs] == ["*"]
     config = snapshot.virtual_keys["b"].provider_configs[0]
     assert (config.allowed_models, config.key_ids) == (("*",), ("*",))
+
+
+def test_a_file_without_keys_makes_the_default_key_too(seeded: Seeded) -> None:
+    """Providers alone do not say who may spend: without any key, `exec` and `env` would have nobody to be."""
+    store, report = seeded({"providers": {"openai": {"keys": [], "network_config": {"base_url": "http://127.0.0.1:9"}}}})
+    assert report.seeded and report.default_key_value is not None
+    (key,) = load_snapshot(store, {}).virtual_keys.values()
+    assert (key.name, key.provider_configs[0].provider, key.provider_configs[0].key_ids) == ("default", "*", ())
+    _, again = seeded({"providers": {"openai": {"keys": []}}})
+    assert again.default_key_value is None and again.ignored

@@ -20,7 +20,7 @@ from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.proxy import mode_specs, server_hooks
 
-from addons import chain, outcomes, refuse, stock
+from addons import chain, connect, outcomes, refuse, stock
 from addons.call import Call
 from addons.headers import append
 from addons.proxy import mitm, tunnel
@@ -30,9 +30,8 @@ from addons.refusal import Refusal
 from addons.runtime import Runtime
 from addons.services import ConnectionFacts, Services
 from addons.steps import local, meter
-from addons.steps.identify import is_unknown_key, key_hash, proxy_credential
+from addons.steps.identify import is_unknown_key
 from addons.steps.reserve import remaining_nanos
-from addons.steps.route import provider_of_host
 from store.errors import StoreUnavailable, UserError
 from store.ledger.types import CallerLeft
 from store.money import plain_usd
@@ -47,7 +46,7 @@ CLIENT_LEFT_STATUS = 499
 _ENDED = "_tollgate_ended"
 """On a flow that broke: (call id, dialect of errors, extra fields) for the error page that follows. Not the call, which holds the
 flow and its body."""
-REALM = 'Basic realm="Tollgate: user name anything, password your virtual key"'
+STARTING = "The gateway is still starting, or could not start; see what it printed."
 
 
 def unavailable(reason: str) -> Refusal:
@@ -155,58 +154,19 @@ class Gateway:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """CONNECT: 407 for an unknown key (or a missing one where it is required), 403 for a denied address, else 200."""
         try:
-            await self._http_connect(flow)
+            if self.is_open:
+                refusal = await connect.decide(flow, self.runtime)
+            else:
+                refusal = unavailable(STARTING)
         except Exception:
             logger.exception("fault while deciding a CONNECT; it was refused")
-            self._refuse_connect(flow, unavailable("The gateway had a fault of its own."))
-
-    async def _http_connect(self, flow: http.HTTPFlow) -> None:
-        if not self.is_open:
-            self._refuse_connect(flow, unavailable("The gateway is still starting, or could not start; see what it printed."))
-            return
-        runtime, services = self.runtime, self.services
-        header = flow.request.headers.pop("proxy-authorization", "")
-        facts = services.connections.setdefault(flow.client_conn.id, ConnectionFacts())
-        facts.credentials = header
-        value = proxy_credential(header) if header else None
-        snapshot = services.snapshots.current
-        if value is not None and key_hash(value) not in snapshot.by_hash and await services.snapshots.look():
-            snapshot = services.snapshots.current
-        if value is not None and key_hash(value) not in snapshot.by_hash:
-            self._refuse_connect(flow, Refusal(407, "virtual_key_not_found", "The proxy credentials name no virtual key."))
-            return
-        if value is None and runtime.require_auth and facts.port not in services.policy.listener_keys:
-            message = "This proxy needs a virtual key: http://NAME:sk-bf-…@HOST:PORT."
-            self._refuse_connect(flow, Refusal(407, "virtual_key_required", message))
-            return
-        mitm.route(flow, runtime.upstream_proxy)
-        host, port = flow.request.host, flow.request.port
-        if provider_of_host(snapshot, host) is not None:
-            return
-        if runtime.unmatched == "deny":
-            reason: str | None = "this gateway forwards to known providers only (gateway.forward.unmatched)"
-        else:
-            reason = runtime.egress.check(host, port)
-        if reason is not None:
-            self._refuse_connect(flow, Refusal(403, "address_denied", f"The gateway does not connect to {host}:{port}: {reason}."))
-
-    def _refuse_connect(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
-        content = refuse.body(refusal, "openai", self._new_id() if self.is_open else "", {})
-        flow.response = http.Response.make(refusal.status, content, {"content-type": "application/json"})
-        if refusal.status == 407:
-            flow.response.headers["proxy-authenticate"] = REALM
-
-    def is_intercepted(self, host: str, port: int) -> bool:
-        """Whether a CONNECT to `host` is decrypted: exactly when it belongs to a known provider."""
-        return provider_of_host(self.services.snapshots.current, host) is not None
-
-    def sni_allowed(self, connect_host: str, sni: str) -> bool:
-        """Inside an intercepted CONNECT the TLS handshake must ask for the same provider."""
-        snapshot = self.services.snapshots.current
-        return provider_of_host(snapshot, connect_host) is provider_of_host(snapshot, sni)
+            refusal = unavailable("The gateway had a fault of its own.")
+        if refusal is not None:
+            flow.response = connect.refused(refusal, self._new_id() if self.is_open else "")
 
     def next_layer(self, data: Any) -> None:
-        tunnel.decide(data, self.is_intercepted, sni_allowed=self.sni_allowed)
+        snapshots = self.services.snapshots
+        tunnel.decide(data, partial(connect.is_intercepted, snapshots), partial(connect.sni_allowed, snapshots))
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         if self.is_open:
@@ -243,7 +203,7 @@ class Gateway:
 
     def _head(self, flow: http.HTTPFlow) -> Call | None:
         if not self.is_open:
-            self.refuse_flow(flow, unavailable("The gateway is still starting, or could not start; see what it printed."))
+            self.refuse_flow(flow, unavailable(STARTING))
             return None
         services = self.services
         call = Call(self._new_id(), flow, services.clock.now_ms(), services.clock.monotonic())

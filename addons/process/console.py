@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from addons.opening import open_store, store_path
 from addons.process.children import adopt, read_spec, report_ready, run_loop, until_told_to_end
 from addons.process.options import ChildSpec
 from addons.process.supervisor import url_of
+from addons.redact import REDACTED
 from store.clock import Ids, SystemClock
 from store.config_store.change_runs import create_run
 from store.logs.opening import open_logs
@@ -23,8 +25,18 @@ from store.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-
 REPLAY_SECONDS = 600
+_TOKEN = re.compile(r"(?<=[?&]token=)[^&\s'\"()]+")
+
+
+class WithoutTokens(logging.Filter):
+    """Takes tokens out of log lines: the links that people open carry theirs, and the web server's log repeats addresses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "token=" in text:
+            record.msg, record.args = _TOKEN.sub(REDACTED, text), None
+        return True
 
 
 async def serve_console(spec: ChildSpec, settings: Settings) -> None:
@@ -93,6 +105,8 @@ def main() -> None:
     spec, settings = read_spec("console")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop("SSLKEYLOGFILE", None)
+    for handler in logging.root.handlers:
+        handler.addFilter(WithoutTokens())
     run_loop(serve_console(spec, settings))
 
 

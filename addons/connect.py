@@ -1,0 +1,60 @@
+"""CONNECT: who may open one, whereto, and whether it is decrypted. Everything else is refused inside, where clients show it."""
+
+from mitmproxy import http
+
+from addons import refuse
+from addons.proxy import mitm
+from addons.refusal import Refusal
+from addons.runtime import Runtime
+from addons.services import ConnectionFacts, Snapshots
+from addons.steps.identify import key_hash, proxy_credential
+from addons.steps.route import provider_of_host
+
+REALM = 'Basic realm="Tollgate: user name anything, password your virtual key"'
+PROVIDERS_ONLY = "this gateway forwards to known providers only (gateway.forward.unmatched)"
+
+
+async def decide(flow: http.HTTPFlow, runtime: Runtime) -> Refusal | None:
+    """The refusal of a CONNECT, or None to let it through; its credentials are remembered for the calls inside."""
+    services = runtime.services
+    header = flow.request.headers.pop("proxy-authorization", "")
+    facts = services.connections.setdefault(flow.client_conn.id, ConnectionFacts())
+    facts.credentials = header
+    value = proxy_credential(header) if header else None
+    if value is not None and not await _is_known(value, services.snapshots):
+        return Refusal(407, "virtual_key_not_found", "The proxy credentials name no virtual key.")
+    if value is None and runtime.require_auth and facts.port not in services.policy.listener_keys:
+        return Refusal(407, "virtual_key_required", "This proxy needs a virtual key: http://NAME:sk-bf-…@HOST:PORT.")
+    mitm.route(flow, runtime.upstream_proxy)
+    host, port = flow.request.host, flow.request.port
+    if provider_of_host(services.snapshots.current, host) is not None:
+        return None
+    reason = PROVIDERS_ONLY if runtime.unmatched == "deny" else runtime.egress.check(host, port)
+    if reason is None:
+        return None
+    return Refusal(403, "address_denied", f"The gateway does not connect to {host}:{port}: {reason}.")
+
+
+async def _is_known(value: str, snapshots: Snapshots) -> bool:
+    """A key that the current snapshot does not know may have been made a moment ago."""
+    digest = key_hash(value)
+    return digest in snapshots.current.by_hash or (await snapshots.look() and digest in snapshots.current.by_hash)
+
+
+def refused(refusal: Refusal, request_id: str) -> http.Response:
+    """The answer to a CONNECT that is not let through."""
+    content = refuse.body(refusal, "openai", request_id, {})
+    response = http.Response.make(refusal.status, content, {"content-type": "application/json"})
+    if refusal.status == 407:
+        response.headers["proxy-authenticate"] = REALM
+    return response
+
+
+def is_intercepted(snapshots: Snapshots, host: str, port: int) -> bool:
+    """Whether a CONNECT to `host` is decrypted: exactly when it belongs to a known provider."""
+    return provider_of_host(snapshots.current, host) is not None
+
+
+def sni_allowed(snapshots: Snapshots, connect_host: str, sni: str) -> bool:
+    """Inside an intercepted CONNECT the TLS handshake must ask for the same provider."""
+    return provider_of_host(snapshots.current, connect_host) is provider_of_host(snapshots.current, sni)

@@ -149,3 +149,150 @@ def test_no_machine_paths() -> None:
     needle = "/" + "work" + "/"
     wrong = [relative(p) for p in texts if "node_modules" not in p.parts and p.is_file() and needle in p.read_text()]
     assert wrong == []
+
+
+COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "addons/console/test_api.py": (
+        "addons/console/api/budgets.py", "addons/console/api/groups.py", "addons/console/api/logs.py",
+        "addons/console/api/paging.py", "addons/console/api/providers.py", "addons/console/api/reading.py",
+        "addons/console/api/runs.py", "addons/console/api/system.py", "addons/console/api/virtual_keys.py",
+        "addons/console/handler.py", "addons/console/metrics.py", "store/config_store/json_text.py",
+        "store/config_store/quota.py", "store/config_store/shapes.py",
+    ),
+    "addons/console/test_auth.py": (
+        "addons/console/api/session.py", "addons/console/app.py", "addons/console/origin.py",
+    ),
+    "addons/console/test_inspect.py": (
+        "addons/console/bounded_view.py", "addons/console/flows.py", "addons/console/history.py",
+        "addons/console/inspect_style.py", "addons/console/inspect_web.py", "addons/console/replay.py",
+        "addons/console/views.py",
+    ),
+    "addons/pretend/test_pretend_provider.py": (
+        "addons/pretend/anthropic.py", "addons/pretend/bill.py", "addons/pretend/framing.py", "addons/pretend/gemini.py",
+        "addons/pretend/openai.py", "addons/pretend/plan.py", "addons/pretend/routes.py", "addons/pretend/steering.py",
+        "addons/pretend/wire.py",
+    ),
+    "addons/process/test_cli.py": (
+        "addons/process/books.py", "addons/process/commands.py", "addons/process/doctor.py", "addons/process/enforcement.py",
+        "addons/process/env_command.py", "addons/process/management.py", "addons/process/offline.py",
+        "addons/process/status.py", "addons/process/stores.py", "addons/process/text.py",
+    ),
+    "addons/process/test_exec.py": (
+        "addons/process/admission.py", "addons/process/child.py", "addons/process/exec_command.py", "addons/process/launch.py",
+        "addons/process/sharing.py",
+    ),
+    "addons/providers/test_readers.py": (
+        "addons/providers/counters.py", "addons/providers/gemini_usage.py", "addons/providers/json_array_reader.py",
+        "addons/providers/openai_usage.py",
+    ),
+    "addons/providers/test_recorded.py": ("addons/providers/anthropic_usage.py",),
+    "addons/providers/test_registry.py": ("addons/providers/families.py",),
+    "addons/providers/test_requests.py": (
+        "addons/providers/anthropic.py", "addons/providers/body.py", "addons/providers/gemini.py",
+        "addons/providers/gemini_media.py", "addons/providers/openai_request.py", "addons/providers/text.py",
+    ),
+    "addons/providers/test_sdk_agreement.py": (
+        "addons/providers/openai_chat.py", "addons/providers/openai_embeddings.py", "addons/providers/openai_responses.py",
+    ),
+    "addons/steps/test_reserve.py": ("addons/refusal.py",),
+    "addons/steps/test_route.py": ("addons/call.py",),
+    "addons/test_inspector.py": ("addons/console/feed.py",),
+    "gateway/test_stock_tools.py": ("addons/stock.py",),
+    "store/config_store/test_bootstrap.py": (
+        "store/config_store/file_checks.py", "store/config_store/file_plan.py", "store/config_store/meta.py",
+        "store/config_store/read.py", "store/config_store/specs.py",
+    ),
+    "store/config_store/test_change.py": (
+        "store/config_store/build.py", "store/config_store/change_caps.py", "store/config_store/change_groups.py",
+        "store/config_store/change_keys.py", "store/config_store/change_providers.py", "store/config_store/change_runs.py",
+        "store/config_store/make_caps.py", "store/config_store/rows.py", "store/config_store/store.py",
+    ),
+    "store/config_store/test_secrets.py": (
+        "store/config_store/keys.py", "store/config_store/protect.py", "store/config_store/secret_text.py",
+        "store/config_store/vault.py",
+    ),
+    "store/ledger/test_hold.py": (
+        "store/ledger/batch.py", "store/ledger/decide.py", "store/ledger/line.py", "store/ledger/operations.py",
+        "store/ledger/rows.py", "store/ledger/types.py",
+    ),
+    "store/ledger/test_ledger.py": (
+        "store/ledger/books.py", "store/ledger/writer.py",
+    ),
+    "store/ledger/test_recovery.py": (
+        "store/ledger/epochs.py", "store/ledger/spool.py",
+    ),
+    "store/ledger/test_settle.py": ("store/ledger/history.py",),
+    "store/ledger/test_verify.py": ("store/ledger/seal.py",),
+    "store/logs/test_logs_writer.py": (
+        "store/logs/batch.py", "store/logs/daily.py", "store/logs/opening.py", "store/logs/refusals.py",
+        "store/logs/retention.py", "store/logs/rows.py", "store/logs/schema.py",
+    ),
+    "store/prices/test_book.py": (
+        "store/prices/names.py", "store/prices/types.py",
+    ),
+    "store/prices/test_catalogue.py": (
+        "store/prices/genai/catalogue.py", "store/prices/genai/types.py",
+    ),
+    "store/prices/test_cost.py": ("store/prices/classes.py",),
+    "store/prices/test_overrides.py": ("store/prices/compile.py",),
+    "store/test_database.py": (
+        "store/filelock.py", "store/filesystem.py",
+    ),
+    "store/test_settings.py": (
+        "store/config_store/fields.py", "store/config_store/problems.py", "store/config_store/unimplemented.py",
+    ),
+}  # fmt: skip
+"""Test file (below `tests/`) → the files that it covers although it does not bear their names: they are parts of one thing, and are
+tested through its door."""
+NO_TEST: dict[str, str] = {
+    "addons/pretend/__main__.py": "starts the provider; every test under tests/gateway runs it",
+    "addons/providers/ratios.py": "a table of measured figures (bench/tokens_per_byte.py); its one function has no caller",
+    "store/migrations/m0001_ledger.py": "run, by its name, in every test that opens a store; tests/store/test_database.py first",
+    "store/migrations/m0002_governance.py": "as the one before it; tests/store/config_store/test_governance_tables.py compares",
+    "store/prices/data/make_limits.py": "makes vendored data from a download; tests/store/prices/test_limits.py has the result",
+}
+
+
+def has_logic(path: Path) -> bool:
+    """Whether a file has a function that does something; types, constants and protocols alone need no test."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    lines = (line for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for line in node.body)
+    return any(not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)) for line in lines)
+
+
+def mirrors(path: Path) -> list[Path]:
+    """Where the tests of a file may stand: under its own name or, where several have that name, with its folder's before it."""
+    folder = ROOT / "tests" / path.relative_to(ROOT).parent
+    return [folder / f"test_{path.stem}.py", folder / f"test_{path.parent.name}_{path.stem}.py"]
+
+
+def has_mirror(path: Path) -> bool:
+    return any(place.is_file() for place in mirrors(path))
+
+
+def reached(test: Path) -> set[Path]:
+    """Every file of the project that a test file loads, itself or through others."""
+    found: set[Path] = set()
+    waiting = [test, *(folder / "conftest.py" for folder in test.parents if folder.is_relative_to(ROOT / "tests"))]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        waiting += [ROOT / (name.replace(".", "/") + ending) for name in imports(path) for ending in (".py", "/__init__.py")]
+    return found
+
+
+def test_files_with_logic_have_their_mirror() -> None:
+    """addons/steps/settle.py → tests/addons/steps/test_settle.py, or a line in the table of exceptions that is still needed."""
+    logical = {relative(path): path for path in SOURCES if path.parent != ROOT and path.name != "__init__.py" and has_logic(path)}
+    listed = [source for sources in COVERED_ELSEWHERE.values() for source in sources] + list(NO_TEST)
+    assert [name for name, path in logical.items() if name not in listed and not has_mirror(path)] == [], "without a test"
+    assert sorted({name for name in listed if listed.count(name) > 1}) == [], "listed twice"
+    assert [name for name in listed if name not in logical] == [], "listed, but gone or without logic"
+    assert [name for name in listed if name in logical and has_mirror(logical[name])] == [], "listed, but has a test of its own"
+    assert [test for test in COVERED_ELSEWHERE if not (ROOT / "tests" / test).is_file()] == [], "no such test file"
+    # Those of whole processes load nothing of what they test.
+    tests = {test: reached(ROOT / "tests" / test) for test in COVERED_ELSEWHERE if not test.startswith("gateway/")}
+    unreached = [(test, name) for test, files in tests.items() for name in COVERED_ELSEWHERE[test] if ROOT / name not in files]
+    assert unreached == [], "the test does not even load it"

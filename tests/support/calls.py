@@ -176,7 +176,7 @@ async def on_its_way(made: Call, with_services: Services) -> Call:
     """The call after everything before upstream; `sent` when nothing refused it."""
     made.flow.request.headers.setdefault("x-bf-vk", KEY)
     chain.head(made, with_services, "origin", None)
-    if made.refusal is None:
+    if made.refusal is None and not made.local and not chain.is_streamed_through(made):
         await chain.body(made, with_services)
     made.sent = made.refusal is None
     return made
@@ -184,6 +184,7 @@ async def on_its_way(made: Call, with_services: Services) -> Call:
 
 def answered(made: Call, status: int = 200, content: bytes = b"", **headers: str) -> http.Response:
     """Put the head (and body) of an answer on the call's flow; underscores in header names stand for hyphens."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    made.flow.response = http.Response.make(status, content, {"content-type": "application/json"} | named)
+    made.flow.response = http.Response.make(status, content, {"content-type": "application/json"})
+    for name, value in headers.items():
+        made.flow.response.headers[name.replace("_", "-")] = value
     return made.flow.response

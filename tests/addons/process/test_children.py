@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ spec, settings = read_spec("worker")
 """
 
 
-def spec_for(app_dir: Path, **fields: object) -> ChildSpec:
-    return ChildSpec("worker", str(app_dir), fields.pop("config", None), "127.0.0.1", 0, "127.0.0.1", 0, None, **fields)  # type: ignore[arg-type]
+def spec_for(app_dir: Path, config: Path | None = None) -> ChildSpec:
+    return ChildSpec("worker", str(app_dir), str(config) if config else None, "127.0.0.1", 0, "127.0.0.1", 0, None)
 
 
 def test_sigterm_ends_it(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_settings_come_from_the_file_that_the_orders_name(tmp_path: Path) ->
     config = tmp_path / "mine.json"
     config.write_text(json.dumps({"gateway": {"min_output_tokens": 77}}))
     code = CHILD + "print(spec.role, settings.gateway.min_output_tokens, flush=True)"
-    with OneChild(spec_for(tmp_path, config=str(config)), code=code) as child:
+    with OneChild(spec_for(tmp_path, config), code=code) as child:
         assert child.end() == (0, "worker 77\n", "")
     with OneChild(spec_for(tmp_path), code=code) as child:
         assert child.end() == (0, "worker 256\n", "")
@@ -115,7 +116,7 @@ def test_the_settings_come_from_the_file_that_the_orders_name(tmp_path: Path) ->
 def test_a_file_that_became_wrong_meanwhile_is_one_line_and_two(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text("{")
-    with OneChild(spec_for(tmp_path, config=str(config)), code=CHILD) as child:
+    with OneChild(spec_for(tmp_path, config), code=CHILD) as child:
         code, printed, complained = child.end()
     assert (code, printed) == (2, "")
     (line,) = complained.splitlines()
@@ -141,15 +142,18 @@ def test_inherited_sockets_do_not_block() -> None:
     assert adopt([]) == []
 
 
-@pytest.fixture
-def bare_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def bare_logging() -> Iterator[None]:
     """Logging as in a fresh process."""
     loggers = [logging.getLogger(name) for name in (None, "addons", "store")]
-    before = [logger.level for logger in loggers]
-    monkeypatch.setattr(logging.root, "handlers", [])
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
+    levels, handlers = [logger.level for logger in loggers], logging.root.handlers
+    logging.root.handlers = []
+    try:
+        yield
+    finally:
+        logging.root.handlers = handlers
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @pytest.mark.parametrize(
@@ -162,18 +166,17 @@ def bare_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("nonsense", logging.INFO, logging.WARNING),
     ],
 )
-@pytest.mark.usefixtures("bare_logging")
 def test_libraries_are_quiet_unless_more_is_asked_for(level: str, ours: int, others: int) -> None:
-    configure_logging(level, "worker")
-    assert logging.getLogger("addons.gateway").getEffectiveLevel() == ours
-    assert logging.getLogger("store.ledger").getEffectiveLevel() == ours
-    assert logging.getLogger("mitmproxy.proxy").getEffectiveLevel() == others
+    with bare_logging():
+        configure_logging(level, "worker")
+        names = ("addons.gateway", "store.ledger", "mitmproxy.proxy")
+        assert [logging.getLogger(name).getEffectiveLevel() for name in names] == [ours, ours, others]
 
 
-@pytest.mark.usefixtures("bare_logging")
 def test_a_line_of_the_log_names_its_process_and_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("info", "worker")
-    logging.getLogger("addons.gateway").warning("a call of %s", "somebody")
+    with bare_logging():
+        configure_logging("info", "worker")
+        logging.getLogger("addons.gateway").warning("a call of %s", "somebody")
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.endswith(" WARNING worker addons.gateway: a call of somebody\n")

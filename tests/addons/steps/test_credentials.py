@@ -25,7 +25,7 @@ def way_out(
     services: Services | None = None,
     model: str = "",
     method: str = "POST",
-    **headers: str,
+    **headers: Any,
 ) -> Call:
     """A call from its head to the address; underscores in header names stand for hyphens."""
     services = services or calls.services()
@@ -65,7 +65,8 @@ def without_keys(*names: str, **fields: Any) -> Services:
 )
 @pytest.mark.parametrize("place", ["x_bf_vk", "x_api_key", "x_goog_api_key", "api_key"])
 def test_reverse_puts_the_configured_key_in_for_a_virtual_one(path: str, header: str, value: str, place: str) -> None:
-    made = way_out(path, **{place: KEY})
+    shown: dict[str, Any] = {place: KEY}
+    made = way_out(path, **shown)
     assert sent(made) == {header: value}
     assert made.provider_key is not None
 
@@ -168,7 +169,7 @@ def test_forward_query_keys_stay() -> None:
         {"authorization": "Bearer sk-own", "digest": "sha-256=abc"},
     ],
 )
-def test_signed_requests_keep_their_credential(headers: dict[str, str]) -> None:
+def test_signed_requests_keep_their_credential(headers: dict[str, Any]) -> None:
     made = way_out(x_bf_vk=KEY, **headers)
     assert sent(made) == {"authorization": headers["authorization"]}
     assert made.signed
@@ -179,14 +180,18 @@ def test_extra_headers_ride_with_the_key_only() -> None:
     openai = replace(calls.snapshot().providers["openai"], extra_headers=(("X-Team", "blue"),))
     services = calls.services(calls.snapshot(providers={"openai": openai}))
     assert way_out(services=services, x_bf_vk=KEY, x_team="red").flow.request.headers["x-team"] == "blue"
-    own = way_out("/v1/chat/completions", forward_to="api.openai.com", services=services, x_bf_vk=KEY, authorization="Bearer sk-own")
+    own = way_out(
+        "/v1/chat/completions", forward_to="api.openai.com", services=services, x_bf_vk=KEY, authorization="Bearer sk-own"
+    )
     assert "x-team" not in own.flow.request.headers
 
 
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override"])
 def test_a_method_override_does_not_leave(name: str) -> None:
     """A GET that is free must not become a POST at the provider, whoever's key it carries."""
-    made = calls.call("/v1/models", method="GET", headers={"host": "api.openai.com", "authorization": "Bearer sk-own", name: "POST"})
+    made = calls.call(
+        "/v1/models", method="GET", headers={"host": "api.openai.com", "authorization": "Bearer sk-own", name: "POST"}
+    )
     services = calls.services()
     route(made, services, "origin", ("api.openai.com", 443))
     identify(made, services)

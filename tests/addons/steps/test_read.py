@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from addons.steps.route import route
 from tests.support import calls
 
 
-def was_read(body: bytes, path: str = "/openai/v1/chat/completions", encoding: str = "", **policy: object) -> Call:
+def was_read(body: bytes, path: str = "/openai/v1/chat/completions", encoding: str = "", **policy: Any) -> Call:
     """A base-URL call after route and read."""
     services = calls.services(**policy)
     made = calls.call(path, body=body, headers={"content-encoding": encoding} if encoding else None)

@@ -77,7 +77,7 @@ async def test_the_floor_is_the_least_output_worth_having() -> None:
     ],
 )
 async def test_what_may_not_be_lowered_is_held_in_full(
-    policy: dict[str, Any], fields: dict[str, Any], headers: dict[str, str]
+    policy: dict[str, Any], fields: dict[str, Any], headers: dict[str, Any]
 ) -> None:
     """Switched off, signed, or ambiguous: the floor is the bound, or the provider could be paid more than is held."""
     _, services, _ = await reserved(calls.chat(**fields), services=calls.services(**policy), **headers)

@@ -95,7 +95,9 @@ def test_gemini_limits_live_deeper() -> None:
 
 def test_only_the_limit_changes_and_all_of_its_length() -> None:
     """Spaces, order, escapes and numbers that JSON parsers would rewrite stay; the length header tells the truth."""
-    body = b'{"messages": [{"role":"user","content":"hell\\u006f"}], "temperature":1.0e0,\n "max_tokens":100, "model":"gpt-4o-mini"}'
+    body = (
+        b'{"messages": [{"role":"user","content":"hell\\u006f"}], "temperature":1.0e0,\n "max_tokens":100, "model":"gpt-4o-mini"}'
+    )
     made = estimated(body)
     trimmed(made, 65_249)
     assert made.flow.request.raw_content == body.replace(b"100", b"99")
@@ -104,7 +106,9 @@ def test_only_the_limit_changes_and_all_of_its_length() -> None:
 
 
 def test_a_changed_body_goes_on_uncompressed() -> None:
-    made = estimated(gzip.compress(calls.chat(max_tokens=100)), headers={"content-encoding": "gzip", "transfer-encoding": "chunked"})
+    made = estimated(
+        gzip.compress(calls.chat(max_tokens=100)), headers={"content-encoding": "gzip", "transfer-encoding": "chunked"}
+    )
     assert trimmed(made, 65_249)["max_tokens"] == 99
     assert "content-encoding" not in made.flow.request.headers and "transfer-encoding" not in made.flow.request.headers
 

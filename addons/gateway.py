@@ -458,7 +458,10 @@ class Gateway:
             self.calls.pop(call.flow.id, None)
             if call.recorded or call.settled:
                 continue
-            self._finish(call, outcomes.STOPPED)
+            try:
+                self._finish(call, outcomes.STOPPED)
+            except Exception:
+                logger.exception("call %s could not be settled at the end; its hold is found at the next start", call.id)
         if self.is_open and self.runtime.owned_by_addon:
             await self.runtime.close()
 

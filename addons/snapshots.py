@@ -45,7 +45,8 @@ class SnapshotKeeper:
         before = self._current.revision
         if self._look is None or self._look.done():
             self._look = asyncio.get_running_loop().create_task(self._look_once(), name="look for a new snapshot")
-        await self._look
+        # Shielded: a caller that goes away must not end the look for the others.
+        await asyncio.shield(self._look)
         return self._current.revision != before
 
     async def _look_once(self) -> None:

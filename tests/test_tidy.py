@@ -246,7 +246,6 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
 tested through its door."""
 NO_TEST: dict[str, str] = {
     "addons/pretend/__main__.py": "starts the provider; every test under tests/gateway runs it",
-    "addons/providers/ratios.py": "a table of measured figures (bench/tokens_per_byte.py); its one function has no caller",
     "store/migrations/m0001_ledger.py": "run, by its name, in every test that opens a store; tests/store/test_database.py first",
     "store/migrations/m0002_governance.py": "as the one before it; tests/store/config_store/test_governance_tables.py compares",
     "store/prices/data/make_limits.py": "makes vendored data from a download; tests/store/prices/test_limits.py has the result",

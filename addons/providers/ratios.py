@@ -20,8 +20,3 @@ Measured with `bench/tokens_per_byte.py` on 312 recorded request bodies of natur
 0.485 chat, 0.487 responses, 0.485 Gemini with the o200k vocabulary, 0.631 for Claude (the same count × 1.3). Dense text (base64,
 hex, random) reaches 0.75 and 0.97: a cap with `strict` holds one token per byte instead.
 """
-
-
-def tokens_per_byte(dialect: str) -> Fraction:
-    """The ratio to start from for a model nothing is known of yet."""
-    return TOKENS_PER_BYTE_P99.get(dialect, TOKENS_PER_BYTE_DEFAULT)

@@ -21,6 +21,8 @@ def authorize(call: Call, services: Services) -> None:
         call.refuse(Refusal(403, "virtual_key_blocked", f"Virtual key '{key.name}' has expired."))
         return
     candidates = [config for config in key.provider_configs if config.provider in (ANY, call.provider.name)]
+    # What names the provider goes before what names any: its caps must not be passed by way of the other.
+    candidates.sort(key=lambda config: config.provider == ANY)
     if not candidates:
         call.refuse(
             Refusal(403, "provider_blocked", f"Provider '{call.provider.name}' is not allowed for virtual key '{key.name}'.")

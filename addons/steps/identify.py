@@ -100,7 +100,10 @@ def identify_again(call: Call, snapshot: Snapshot) -> None:
         call.refuse(Refusal(401, "virtual_key_not_found", "This virtual key was deleted or rotated a moment ago."))
     call.virtual_key = key
     if call.provider is not None:
-        call.provider = snapshot.providers.get(call.provider.name, call.provider)
+        name = call.provider.name
+        call.provider = snapshot.providers.get(name)
+        if call.provider is None:
+            call.refuse(Refusal(404, "not_found", f"Provider '{name}' was deleted a moment ago."))
 
 
 def _needs_key(call: Call) -> bool:
@@ -135,7 +138,7 @@ def _presented(call: Call, services: Services) -> str | None:
         if is_virtual_key(value):
             found.append(value)
             del headers[name]
-    if "key=" in call.query:
+    if "key=" in call.query or "%" in call.query:
         found += _take_query_key(call)
     proxy = headers.pop("proxy-authorization", "") if b"proxy-authorization" in names else ""
     facts = services.connections.get(call.flow.client_conn.id)

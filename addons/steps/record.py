@@ -42,6 +42,7 @@ def row_of(call: Call, services: Services) -> CallRow:
     arrived = response is not None and (call.outcome == COMPLETE or bool(response.stream))
     http_status = refusal.status if refusal else (response.status_code if response and arrived else call.fault_status)
     body_limit = services.policy.body_log_bytes
+    charged = call.hold is not None and refusal is None  # a refusal after the hold voids it
     return CallRow(
         id=call.id,
         at_ms=call.at_ms,
@@ -67,9 +68,9 @@ def row_of(call: Call, services: Services) -> CallRow:
         cost_nanos=call.cost_nanos,
         priced=call.priced and (call.price is not None or refusal is not None or bool(call.price_source)),
         estimated=call.estimated,
-        held_nanos=call.hold.amount_nanos if call.hold else 0,
+        held_nanos=call.hold.amount_nanos if charged and call.hold else 0,
         price_source=call.price_source,
-        caps_charged=call.cap_ids if call.hold else (),
+        caps_charged=call.cap_ids if charged else (),
         refusal_type=refusal.type if refusal else "",
         refusal_cap=refusal.exceeded[0].state.cap.id if refusal and refusal.exceeded else "",
         message=(refusal.message if refusal else call.reading.error or call.note or "")[:MESSAGE_MAX],

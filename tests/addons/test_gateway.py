@@ -1,6 +1,5 @@
 """The hooks and their two guards: before upstream a fault is a 503 and nothing leaves; after it a log line, and the bytes go on."""
 
-import base64
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -10,44 +9,23 @@ import pytest
 from mitmproxy import connection, flow, http
 from mitmproxy.proxy import server_hooks
 
-from addons import chain, connect, outcomes
+from addons import chain, outcomes
 from addons.gateway import Gateway
-from addons.proxy.egress import Egress
 from addons.proxy.faults import ProtocolFault
 from addons.proxy.flow_state import state_of
-from addons.proxy.timeouts import Watchdog
 from addons.refusal import Refusal
-from addons.runtime import Runtime
-from addons.services import ConnectionFacts, Services
-from addons.steps.local import LocalAnswers
-from store.config_store.snapshot import VirtualKey
+from addons.services import ConnectionFacts
 from store.errors import StoreUnavailable
 from store.ledger.types import Exceeded, Granted, HoldRequest, Refused, Stale
 from store.logs.types import CallRow
 from store.usage import Reading
 from tests.support import calls
 from tests.support.calls import KEY, FixedSnapshots, RecordingLedger, RecordingLogs, cap, cap_state
+from tests.support.opened import UNKNOWN, boom, connecting, opened, refused
 
-UNKNOWN = "sk-bf-00000000-0000-4000-8000-000000000000"
 ANSWER = (
     b'{"model":"gpt-4o-mini","choices":[],"usage":{"prompt_tokens":12,"completion_tokens":48,"total_tokens":60}}'
 )  # fmt: skip
-
-
-async def quota(key: VirtualKey) -> dict[str, Any]:
-    return {"virtual_key_name": key.name}
-
-
-def opened(services: Services | None = None, **fields: Any) -> Gateway:
-    """A gateway around recording doubles; real egress rules and a real watchdog."""
-    services = services or calls.services(calls.snapshot({KEY: calls.virtual_key(caps=(cap(),))}))
-    local = LocalAnswers("1.2.3", cast(Any, None), quota, lambda: {"db_pings": "ok"}, lambda name: ())
-    doubles: Any = None
-    values: dict[str, Any] = {
-        "services": services, "snapshots": services.snapshots, "ledger": services.ledger, "database": doubles, "logs": doubles,
-        "logs_database": doubles, "egress": Egress((8080, 8081), False), "watchdog": Watchdog(), "local": local,
-    }  # fmt: skip
-    return Gateway(Runtime(**(values | fields)))
 
 
 def chat_flow(path: str = "/openai/v1/chat/completions", body: bytes | None = None, **more: Any) -> http.HTTPFlow:
@@ -78,16 +56,6 @@ async def to_upstream(made: Gateway, of: http.HTTPFlow) -> http.HTTPFlow:
 def come(of: http.HTTPFlow, content: bytes = ANSWER, status: int = 200, content_type: str = "application/json") -> http.Response:
     of.response = http.Response.make(status, content, {"content-type": content_type})
     return of.response
-
-
-def refused(of: http.HTTPFlow) -> tuple[int, str]:
-    assert of.response is not None
-    body = json.loads(of.response.content or b"")
-    return of.response.status_code, body.get("type")
-
-
-def boom(*_: Any, **__: Any) -> Any:
-    raise RuntimeError("a fault that knows secret-of-openai")
 
 
 # A good call
@@ -433,86 +401,6 @@ def test_the_listeners_port_is_remembered_and_forgotten() -> None:
     assert made.services.connections[client.id] == ConnectionFacts(port=8090)
     made.client_disconnected(client)
     assert made.services.connections == {}
-
-
-# CONNECT
-
-
-def connecting(host: str, port: int = 443, key: str | None = KEY) -> http.HTTPFlow:
-    of = calls.call("", method="CONNECT", host=host, port=port).flow
-    if key is not None:
-        of.request.headers["proxy-authorization"] = "Basic " + base64.b64encode(f"any:{key}".encode()).decode()
-    return of
-
-
-@pytest.mark.parametrize(
-    ("of", "fields", "expected"),
-    [
-        (connecting("api.openai.com"), {}, None),
-        (connecting("api.openai.com", key=None), {}, None),
-        (connecting("api.openai.com", key=UNKNOWN), {}, (407, "virtual_key_not_found")),
-        (connecting("example.com", key=UNKNOWN), {}, (407, "virtual_key_not_found")),
-        (connecting("api.openai.com", key="a-password-of-somebody-elses"), {}, None),
-        (connecting("api.openai.com", key=None), {"require_auth": True}, (407, "virtual_key_required")),
-        (connecting("api.openai.com"), {"require_auth": True}, None),
-        (connecting("example.com"), {}, None),
-        (connecting("example.com"), {"unmatched": "deny"}, (403, "address_denied")),
-        (connecting("api.openai.com"), {"unmatched": "deny"}, None),
-        (connecting("169.254.169.254", 80), {}, (403, "address_denied")),
-        (connecting("127.0.0.1", 8081), {}, (403, "address_denied")),
-        (connecting("10.0.0.5"), {}, (403, "address_denied")),
-    ],
-)  # fmt: skip
-async def test_connect(of: http.HTTPFlow, fields: dict[str, Any], expected: tuple[int, str] | None) -> None:
-    """200 is no response here: mitmproxy goes on. The credentials are kept for the requests inside, and never in the flow."""
-    of = of.copy()  # type: ignore[no-untyped-call]
-    of.response = None
-    made = opened(**fields)
-    shown = of.request.headers.get("proxy-authorization", "")
-    await made.http_connect(of)
-    assert (None if of.response is None else refused(of)) == expected
-    assert "proxy-authorization" not in of.request.headers
-    assert made.services.connections[of.client_conn.id].credentials == shown
-    if of.response is not None:
-        assert ("proxy-authenticate" in of.response.headers) is (of.response.status_code == 407)
-        assert "sk-bf-0" not in (of.response.text or "")
-
-
-async def test_connect_with_a_key_made_a_moment_ago() -> None:
-    services = calls.services(calls.snapshot({}))
-    services.snapshots = FixedSnapshots(services.snapshots.current, [calls.snapshot(revision=2)])
-    of = connecting("api.openai.com")
-    await opened(services).http_connect(of)
-    assert of.response is None
-
-
-async def test_a_listeners_own_key_is_enough_for_connect() -> None:
-    services = calls.services(listener_keys={8090: "workshop-vk-1"})
-    of = connecting("api.openai.com", key=None)
-    services.connections[of.client_conn.id] = ConnectionFacts(port=8090)
-    await opened(services, require_auth=True).http_connect(of)
-    assert of.response is None
-
-
-async def test_a_fault_while_deciding_a_connect_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "proxy_credential", boom)
-    of = connecting("api.openai.com")
-    await opened().http_connect(of)
-    assert refused(of) == (503, "gateway_unavailable")
-    assert of.response is not None and "secret" not in (of.response.text or "")
-
-
-@pytest.mark.parametrize(
-    ("sni", "allowed"),
-    [("api.openai.com", True), ("eu.api.openai.com", True), ("api.anthropic.com", False), ("evil.example", False), ("", False)],
-)
-def test_the_handshake_names_the_same_provider(sni: str, allowed: bool) -> None:
-    assert connect.sni_allowed(opened().services.snapshots, "api.openai.com", sni) is allowed
-
-
-def test_only_providers_are_decrypted() -> None:
-    snapshots = opened().services.snapshots
-    assert connect.is_intercepted(snapshots, "api.openai.com", 443) and not connect.is_intercepted(snapshots, "example.com", 443)
 
 
 # A stock tool before its stores are open

@@ -112,7 +112,6 @@ async def test_a_look_never_raises(fault: Exception, caplog: pytest.LogCaptureFi
     assert await keeper.look()
 
 
-@pytest.mark.xfail(strict=True, reason="a cancelled caller cancels the shared look: `look` awaits the task without a shield")
 async def test_one_caller_who_leaves_does_not_spoil_the_look_of_others() -> None:
     store = Store()
     keeper = store.keeper()

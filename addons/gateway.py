@@ -165,6 +165,8 @@ class Gateway:
             flow.response = connect.refused(refusal, self._new_id() if self.is_open else "")
 
     def next_layer(self, data: Any) -> None:
+        if not self.is_open:
+            return  # a stock tool that is still starting: every CONNECT was refused, everything else is HTTP and will be
         snapshots = self.services.snapshots
         tunnel.decide(data, partial(connect.is_intercepted, snapshots), partial(connect.sni_allowed, snapshots))
 

@@ -119,6 +119,8 @@ class Call:
     """The likeliest count, without margin: what a broken call is charged for its input."""
     output_tokens_bound: int = 0
     """All candidates together."""
+    must_limit: bool = False
+    """The request sets no output limit and the model has none that is known: the bound must be written into the request."""
     output_floor: int = 0
     """The least the output limit may be lowered to, all candidates together."""
     output_typical: int = 0
@@ -139,6 +141,9 @@ class Call:
     # credentials
     provider_key: ProviderKey | None = None
     signed: bool = False
+    """Signature or digest: the body must leave as it came."""
+    signed_by_caller: bool = False
+    """… and the signature is the caller's credential (SigV4)."""
 
     changes: dict[bytes, bytes | None] = field(default_factory=dict)
     """Headers to set or (None) to remove before the request leaves, all in one pass (`address`)."""

@@ -29,6 +29,7 @@ from addons.steps.reserve import reserve
 from addons.steps.route import address, route, route_by_model
 from addons.steps.settle import settle
 from addons.steps.trim import trim
+from store.ledger.types import Cap
 
 STALE_TRIES = 5
 """How often a call is resolved anew because the governance changed under it; more means somebody edits in a loop."""
@@ -65,16 +66,22 @@ def _unmetered(call: Call, policy: Policy) -> None:
     """An API path that nobody here can price: not under a hard money cap, unless the operator allows it."""
     caps = caps_of(call)
     call.cap_ids = tuple(cap.id for cap in caps)
-    if policy.unmetered == "block" and has_hard_money_cap(caps):
-        name = call.provider.name if call.provider else ""
-        call.refuse(
-            Refusal(
-                403,
-                "unmetered_endpoint",
-                f"{call.flow.request.method} {call.provider_path[:120]} of provider '{name}' cannot be metered, and a hard budget"
-                ' applies to this key. Set gateway.unmetered to "allow" to let such calls through uncharged.',
-            )
-        )
+    if _must_block(policy, caps):
+        call.refuse(_unmeterable(f"{call.flow.request.method} {call.provider_path[:120]}", call))
+
+
+def _must_block(policy: Policy, caps: tuple[Cap, ...]) -> bool:
+    return policy.unmetered == "block" and has_hard_money_cap(caps)
+
+
+def _unmeterable(what: str, call: Call) -> Refusal:
+    name = call.provider.name if call.provider else ""
+    return Refusal(
+        403,
+        "unmetered_endpoint",
+        f"{what} of provider '{name}' cannot be metered, and a hard budget applies to this key."
+        ' Set gateway.unmetered to "allow" to let such calls through.',
+    )
 
 
 async def body(call: Call, services: Services) -> None:
@@ -95,6 +102,9 @@ async def body(call: Call, services: Services) -> None:
         if call.refusal is not None:
             return
         caps = caps_of(call)
+        if call.facts is not None and call.facts.deferred and _must_block(services.policy, caps):
+            call.refuse(_unmeterable("A background response", call))
+            return
         estimate(call, services, caps)
         call.cap_ids = tuple(cap.id for cap in caps)
         stale = await reserve(call, services, caps)

@@ -6,7 +6,7 @@ from addons import refuse
 from addons.proxy import mitm
 from addons.refusal import Refusal
 from addons.runtime import Runtime
-from addons.services import ConnectionFacts, Snapshots
+from addons.services import ConnectionFacts, Services, Snapshots
 from addons.steps.identify import key_hash, proxy_credential
 from addons.steps.route import provider_of_host
 
@@ -21,8 +21,13 @@ async def decide(flow: http.HTTPFlow, runtime: Runtime) -> Refusal | None:
     facts = services.connections.setdefault(flow.client_conn.id, ConnectionFacts())
     facts.credentials = header
     value = proxy_credential(header) if header else None
-    if value is not None and not await _is_known(value, services.snapshots):
-        return Refusal(407, "virtual_key_not_found", "The proxy credentials name no virtual key.")
+    if value is not None:
+        digest = key_hash(value)
+        if not await _is_known(digest, services.snapshots):
+            return Refusal(407, "virtual_key_not_found", "The proxy credentials name no virtual key.")
+        if not may_connect(digest, services) and provider_of_host(services.snapshots.current, flow.request.host) is None:
+            # To a provider the refusal comes inside, where clients show it.
+            return Refusal(407, "virtual_key_blocked", "The virtual key in the proxy credentials is switched off or has expired.")
     if value is None and runtime.require_auth and facts.port not in services.policy.listener_keys:
         return Refusal(407, "virtual_key_required", "This proxy needs a virtual key: http://NAME:sk-bf-…@HOST:PORT.")
     mitm.route(flow, runtime.upstream_proxy)
@@ -35,9 +40,14 @@ async def decide(flow: http.HTTPFlow, runtime: Runtime) -> Refusal | None:
     return Refusal(403, "address_denied", f"The gateway does not connect to {host}:{port}: {reason}.")
 
 
-async def _is_known(value: str, snapshots: Snapshots) -> bool:
+def may_connect(digest: str, services: Services) -> bool:
+    """Whether the key with this hash may use the proxy now."""
+    key = services.snapshots.current.by_hash.get(digest)
+    return key is not None and key.is_active and (key.expires_at_ms is None or key.expires_at_ms > services.clock.now_ms())
+
+
+async def _is_known(digest: str, snapshots: Snapshots) -> bool:
     """A key that the current snapshot does not know may have been made a moment ago."""
-    digest = key_hash(value)
     return digest in snapshots.current.by_hash or (await snapshots.look() and digest in snapshots.current.by_hash)
 
 

@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from typing import Any
 
+from mitmproxy import flow as mitm_flow
 from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.proxy import mode_specs, server_hooks
 
 from addons import chain, connect, outcomes, refuse, stock
-from addons.call import Call
+from addons.call import Call, WayIn
 from addons.headers import append
 from addons.proxy import mitm, tunnel
 from addons.proxy.faults import ProtocolFault
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 UNAVAILABLE_RETRY_SECONDS = 5
 CLIENT_DISCONNECTED = "Client disconnected."
 """mitmproxy's words for a client that went away."""
+LEFT_NOTES = (CLIENT_DISCONNECTED, mitm_flow.Error.KILLED_MESSAGE)
+"""The exchange ended on this side of the gateway: the provider may well go on, and bill."""
 CLIENT_LEFT_STATUS = 499
 """In the logs, for a call whose client went away before there was an answer; nobody is sent this."""
 _ENDED = "_tollgate_ended"
@@ -215,8 +218,15 @@ class Gateway:
             self.refuse_flow(flow, unavailable("The gateway is being stopped; connect again."))
             return None
         chain.head(call, services, mitm.request_form(flow), mitm.connect_target(flow) or _reverse_target(flow))
+        if call.refusal is None and call.way_in is WayIn.FORWARD and not call.plain and mitm.connect_target(flow) is None:
+            self._require_key(call)
         self._decide_head(call)
         return call
+
+    def _require_key(self, call: Call) -> None:
+        """A call to a provider in absolute form has come through no CONNECT, where a required key would have been asked for."""
+        if self.runtime.require_auth and call.virtual_key is None:
+            call.refuse(Refusal(401, "virtual_key_required", "This proxy needs a virtual key: http://NAME:sk-bf-…@HOST:PORT."))
 
     def _decide_head(self, call: Call) -> None:
         """Answer a refused head, or say how the body is to be taken."""
@@ -240,8 +250,10 @@ class Gateway:
         reason = self.runtime.egress.check(request.host, request.port)
         if self.runtime.unmatched == "deny":
             reason = "this gateway forwards to known providers only (gateway.forward.unmatched)"
-        elif self.runtime.require_auth and call.key_hash not in self.services.snapshots.current.by_hash:
+        elif self.runtime.require_auth and not connect.may_connect(call.key_hash, self.services):
             reason = "this proxy needs a virtual key"
+        elif self.runtime.upstreams(request.host, request.port):
+            reason = "it is a provider's address; use the gateway's base URL for it"
         if reason is not None:
             call.flow.request.stream = False
             call.refuse(Refusal(403, "address_denied", f"The gateway does not connect to {request.host}: {reason}."))
@@ -249,9 +261,8 @@ class Gateway:
 
     def _refuse_upgrade(self, call: Call) -> None:
         """WebSocket sessions on provider paths are not metered yet; 426 sends clients to HTTP at once."""
-        if call.flow.request.headers.get("upgrade", "").lower() != "websocket":
-            return
-        if call.websocket or (call.family is not None and not call.family.website):
+        asked = "websocket" in call.flow.request.headers.get("upgrade", "").lower()
+        if asked and (call.websocket or (call.family is not None and not call.family.website)):
             call.refuse(Refusal(426, "upgrade_required", "WebSocket sessions are not metered here; use HTTP."))
 
     @closed
@@ -267,9 +278,9 @@ class Gateway:
             self._answer_refused(call)
             return
         if not call.local:
-            call.sent = True
             self.runtime.watchdog.sent(flow)
             call.cut_stream = partial(mitm.cut_stream, flow)
+            call.sent = True
 
     @quiet
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -366,7 +377,7 @@ class Gateway:
             return outcomes.TIMED_OUT
         if self.runtime.draining and self.runtime.grace_over:
             return outcomes.STOPPED
-        return outcomes.CLIENT_LEFT if call.note == CLIENT_DISCONNECTED else outcomes.UPSTREAM_FAILED
+        return outcomes.CLIENT_LEFT if call.note in LEFT_NOTES else outcomes.UPSTREAM_FAILED
 
     def _finish(self, call: Call, outcome: str) -> None:
         chain.end(call, self.services, outcome)

@@ -83,6 +83,10 @@ class UpstreamAddresses:
         return (host, port) in self._found
 
 
+def _nowhere(host: str, port: int) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Runtime:
     """The addon's surroundings. `owned_by_addon`: a stock tool made it and closes it at the end."""
@@ -96,6 +100,8 @@ class Runtime:
     egress: Egress
     watchdog: Watchdog
     local: LocalAnswers
+    upstreams: Callable[[str, int], bool] = _nowhere
+    """Whether (host, port) is the base URL of a configured provider."""
     unmatched: str = "tunnel"
     require_auth: bool = False
     upstream_proxy: UpstreamProxy | None = None
@@ -245,14 +251,16 @@ async def open_runtime(
             return None
         return {"db_pings": "ok"}
 
+    upstreams = UpstreamAddresses(snapshots)
     return Runtime(
         services=services,
+        upstreams=upstreams,
         snapshots=snapshots,
         ledger=ledger,
         database=store.database,
         logs=logs,
         logs_database=logs_database,
-        egress=egress_of(settings, address, UpstreamAddresses(snapshots)),
+        egress=egress_of(settings, address, upstreams),
         watchdog=Watchdog(),
         local=LocalAnswers(
             version=version,

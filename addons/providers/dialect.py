@@ -67,6 +67,8 @@ class RequestFacts:
     server_tools: bool = False
     """The provider may run tools of its own while answering (search, fetch, MCP, code); what they bring is input that
     nobody can see in the body, and each round reads the whole input again."""
+    deferred: bool = False
+    """The answer is made later and collected by other requests (`background`): its cost is never seen in this exchange."""
     wants_usage: bool = True
     """False: a streamed answer would not carry usage unless asked (OpenAI chat without include_usage)."""
 

@@ -52,6 +52,7 @@ class OpenAIResponses:
             media=tuple(gathered.media),
             unseen_input=elsewhere or bool(previous),
             unseen_key=previous if previous and not elsewhere else None,
+            deferred=request.get("background") not in (None, False),
             output_limit=body.limit_of(request, "max_output_tokens"),
             output_limit_path=() if compact else _LIMIT_PATH,
             service_tier=body.optional_text(request, "service_tier"),

@@ -142,6 +142,8 @@ class Stream(HttpStream):
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, RequestData):
+            if self.flow.response is not None:
+                return  # decided at the head: what still comes is read and forgotten, not kept
             limit = self.body_limit()
             if limit is not None and len(self.request_body_buf) + len(event.data) > limit:
                 yield from self._refuse_body()

@@ -26,7 +26,7 @@ def credentials(call: Call, services: Services) -> None:
     for override in METHOD_OVERRIDES:
         if override in call.header_names:
             call.changes[override] = None
-    own_first = call.way_in.value == "forward" or call.caller_oauth or services.policy.allow_direct_keys or call.signed
+    own_first = call.way_in.value == "forward" or call.caller_oauth or services.policy.allow_direct_keys or call.signed_by_caller
     if call.caller_credential and own_first:
         return
     lendable = call.virtual_key is not None or not services.policy.enforce_auth

@@ -106,7 +106,10 @@ def _bound_output(call: Call, services: Services, known: ModelLimits) -> None:
     if facts is None or call.provider is None or not facts.has_output:
         return
     most = known.max_output_tokens or known.context_tokens or UNKNOWN_OUTPUT_TOKENS
-    each = most if facts.output_limit is None else min(facts.output_limit, most)
+    # The request's own limit is what the provider is asked for, whatever our tables say of the model; without one, and without
+    # a maximum anybody knows, the bound is written into the request so that the provider keeps it.
+    each = most if facts.output_limit is None else facts.output_limit
+    call.must_limit = facts.output_limit is None and known.max_output_tokens is None
     call.output_tokens_bound = each * facts.candidates
     key_id = call.virtual_key.id if call.virtual_key else ""
     usual = services.learned.usual_output(key_id, call.provider.name, call.model) or 0

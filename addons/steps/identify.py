@@ -13,6 +13,8 @@ from store.config_store.snapshot import Snapshot, VirtualKey
 
 PREFIX = "sk-bf-"
 KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
+PREFIX_BYTES = PREFIX.encode()
+KEY_FIELDS = frozenset((b"x-bf-vk", b"authorization", *(name.encode() for name in KEY_HEADERS)))
 OAUTH_PREFIXES = ("sk-ant-oat", "eyJ", "ya29.")
 """Bearer tokens of subscriptions and cloud logins: a person's own, never replaced by a shared key."""
 
@@ -39,8 +41,10 @@ def identify(call: Call, services: Services) -> None:
     if call.plain:
         credential = proxy_credential(call.flow.request.headers.pop("proxy-authorization", ""))
         call.key_hash = key_hash(credential) if credential else ""
+        _drop_leftovers(call)
         return
     value = _presented(call, services)
+    _drop_leftovers(call)
     _note_own_credential(call)
     if call.refusal is not None:
         return
@@ -149,6 +153,18 @@ def _presented(call: Call, services: Services) -> str | None:
     return found[0] if found else None
 
 
+def _drop_leftovers(call: Call) -> None:
+    """No virtual key goes upstream, wherever else it stands: doubled headers, odd white space, requests to strangers."""
+    headers = call.flow.request.headers
+    kept = tuple(
+        (name, value)
+        for name, value in headers.fields
+        if not (name.lower() in KEY_FIELDS and (name.lower() == b"x-bf-vk" or PREFIX_BYTES in value.lower()))
+    )
+    if len(kept) != len(headers.fields):
+        headers.fields = kept
+
+
 def _take_query_key(call: Call) -> list[str]:
     taken: list[str] = []
     kept: list[str] = []
@@ -191,8 +207,8 @@ def _without_key(call: Call, services: Services, snapshot: Snapshot) -> VirtualK
     name = services.policy.listener_keys.get(facts.port) if facts else None
     if name is None:
         name = services.policy.default_virtual_key
-        if name is None or _from_a_web_page(call):
-            return None
+    if name is None or _from_a_web_page(call):
+        return None
     return snapshot.virtual_keys.get(name) or next((key for key in snapshot.virtual_keys.values() if key.name == name), None)
 
 
@@ -205,7 +221,8 @@ def _note_own_credential(call: Call) -> None:
     headers, names = call.flow.request.headers, call.header_names
     authorization = headers.get("authorization", "") if b"authorization" in names else ""
     token = authorization.partition(" ")[2].strip()
-    call.signed = authorization.startswith("AWS4-HMAC-SHA256") or b"content-digest" in names or b"digest" in names
+    call.signed_by_caller = authorization.startswith("AWS4-HMAC-SHA256")
+    call.signed = call.signed_by_caller or b"content-digest" in names or b"digest" in names
     call.caller_oauth = authorization[:7].lower() == "bearer " and token.startswith(OAUTH_PREFIXES)
     own_key = any(headers.get(name) for name in KEY_HEADERS if name.encode() in names)
     call.caller_credential = bool(authorization) or own_key or "key=" in call.query

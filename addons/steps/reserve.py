@@ -5,6 +5,7 @@ from addons.refusal import Refusal
 from addons.refuse import budget_message
 from addons.services import Services
 from store.ledger.types import CallFacts, Cap, Enforcement, Exceeded, Granted, HoldRequest, Refused, Stale, Unit
+from store.money import MAX_NANOS
 
 TRANSIENT_SECONDS = 60
 """A rate limit that resets within this time is worth waiting for; a later one is final."""
@@ -56,11 +57,11 @@ def _request(call: Call, services: Services, caps: tuple[Cap, ...]) -> HoldReque
     return HoldRequest(
         call_id=call.id,
         cap_ids=tuple(cap.id for cap in caps),
-        bound_nanos=bound_nanos,
-        floor_nanos=bound.bound_nanos(floor) if bound else 0,
-        strict_bound_nanos=strict_nanos,
-        strict_floor_nanos=strict.bound_nanos(floor) if strict else 0,
-        tokens=call.input_tokens_estimate + min(call.output_typical, call.output_tokens_bound),
+        bound_nanos=min(bound_nanos, MAX_NANOS),
+        floor_nanos=min(bound.bound_nanos(floor), MAX_NANOS) if bound else 0,
+        strict_bound_nanos=min(strict_nanos, MAX_NANOS),
+        strict_floor_nanos=min(strict.bound_nanos(floor), MAX_NANOS) if strict else 0,
+        tokens=min(call.input_tokens_estimate + min(call.output_typical, call.output_tokens_bound), MAX_NANOS),
         trim=may_trim,
         revision=call.governance().revision,
         waiting_bytes=len(call.body),

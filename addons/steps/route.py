@@ -13,6 +13,7 @@ from addons.services import Services
 from store.config_store.snapshot import Provider, Snapshot
 
 LOCAL_PATHS = frozenset({"/", "/health", "/ca.pem", "/api/governance/virtual-keys/quota"})
+REFUSED_METHODS = frozenset({"TRACE", "TRACK"})
 PREFIX_ALIASES: Mapping[str, str] = {"genai": "gemini"}
 """Path prefixes that are not the provider's own name."""
 
@@ -29,7 +30,11 @@ def route(call: Call, services: Services, form: str, connect: tuple[str, int] | 
     call.header_names = frozenset(name.lower() for name, _ in request.headers.fields)
     call.snapshot = services.snapshots.current
     call.state = State.ROUTED
-    if connect is not None:
+    if request.method.upper() in REFUSED_METHODS:
+        call.refuse(
+            Refusal(405, "method_not_allowed", f"The method {request.method.upper()} is not passed on: it would echo credentials.")
+        )
+    elif connect is not None:
         _forward(call, connect[0], connect[1], path)
     elif form == "absolute" and not _names_gateway(request, services):
         _absolute(call, path)
@@ -128,8 +133,13 @@ def _openai_shaped(call: Call, snapshot: Snapshot, path: str) -> None:
 def _settle_on(call: Call, provider: Provider, path: str) -> None:
     """Classify `path` at `provider`, remember dialect and error shape. The path of the family's public address may be written."""
     family = FAMILIES[provider.dialect_family]
-    path = _below(_public_prefix(family), path)
-    place = endpoint(family, call.flow.request.method, path)
+    prefix = _public_prefix(family)
+    path = _below(prefix, path)
+    whole = path
+    if family.website:
+        # There the prefix tells the API from the rest of the site; a base URL always means the API.
+        whole = call.client_path if call.way_in is WayIn.FORWARD else prefix + path
+    place = endpoint(family, call.flow.request.method, whole)
     call.provider, call.family = provider, family
     call.provider_path = path
     call.kind, call.dialect, call.operation = place.kind, place.dialect, place.operation
@@ -191,7 +201,7 @@ def upstream_address(call: Call) -> tuple[str, str, int, str]:
     if provider is None or family is None:
         raise RuntimeError("the call has no provider")
     if provider.base_url is None and call.way_in is WayIn.FORWARD:
-        return "https", call.host, call.port, _public_prefix(family) + call.provider_path
+        return "https", call.host, call.port, call.client_path
     parts = urlsplit(provider.base_url or family.base_url)
     prefix = parts.path.rstrip("/")
     if prefix.endswith("/v1") and call.provider_path.startswith("/v1/"):

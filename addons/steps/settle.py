@@ -1,5 +1,6 @@
 """What the call really cost, posted once: from the provider's report, or estimated by a named rule where there is none."""
 
+import logging
 from dataclasses import replace
 
 from addons.call import Call, State
@@ -9,6 +10,8 @@ from addons.services import Services
 from store.ledger.types import Settlement
 from store.prices.cost import cost_nanos, reading_cost
 from store.usage import Reading, Usage
+
+logger = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN_FEW = 3
 """Output of a broken stream is charged at one token for so few bytes: dearer than English and code really are."""
@@ -35,7 +38,12 @@ def settle(call: Call, services: Services, outcome: str) -> None:
     if not call.sent:
         services.ledger.settle_soon(Settlement(call.id, 0, 0, sent=False, note=outcome))
         return
-    usage = _charge(call, services, outcome)
+    try:
+        usage = _charge(call, services, outcome)
+    except Exception:
+        # Whatever is wrong with an answer, what was held must not stay held for ever.
+        logger.exception("call %s could not be priced; its hold is charged", call.id)
+        usage, call.estimated, call.cost_nanos = Usage(), True, call.hold.amount_nanos
     call.state = State.SETTLED
     services.ledger.settle_soon(
         Settlement(
@@ -108,6 +116,9 @@ def _estimated(call: Call, reading: Reading) -> Reading:
         output = max(seen.output_tokens, reading.output_events, min(output, call.output_tokens_held))
     if call.reader_failed:
         # Nobody knows what it said: the whole hold is dearer than free by accident.
+        output = max(output, call.output_tokens_held)
+    if call.signed or (call.facts is not None and call.facts.deferred):
+        # Usage could not be asked for, or comes in another exchange: what was held is the only bound there is.
         output = max(output, call.output_tokens_held)
     if not call.streaming and call.facts is not None and not call.facts.stream and call.facts.has_output:
         output = max(output, min(call.output_typical, call.output_tokens_held))

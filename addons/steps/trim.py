@@ -3,6 +3,7 @@
 from addons.call import Call
 from addons.providers.dialect import Edit
 from addons.providers.splice import apply
+from store.ledger.types import Enforcement, Granted, Unit
 
 
 def trim(call: Call) -> None:
@@ -21,6 +22,9 @@ def trim(call: Call) -> None:
             call.output_tokens_held = bound.output_tokens_for(call.hold.amount_nanos)
             call.trimmed_to = max(1, call.output_tokens_held // max(1, facts.candidates))
             edits.append(dialect.limit_edit(facts, call.trimmed_to))
+        elif call.must_limit and facts.output_limit_path and _is_under_hard_cap(call.hold):
+            call.trimmed_to = max(1, call.output_tokens_bound // max(1, facts.candidates))
+            edits.append(dialect.limit_edit(facts, call.trimmed_to))
     if facts.stream and not facts.wants_usage:
         asked = dialect.edits(facts, ask_usage=call.family is not None and call.family.asks_usage)
         call.asked_usage = bool(asked)
@@ -32,6 +36,11 @@ def trim(call: Call) -> None:
     if edits:
         call.body = apply(call.body, edits)
         _replace_body(call)
+
+
+def _is_under_hard_cap(hold: Granted) -> bool:
+    caps = (state.cap for state in hold.caps)
+    return any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps)
 
 
 def _replace_body(call: Call) -> None:

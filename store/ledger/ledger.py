@@ -132,7 +132,8 @@ class Ledger:
             else:
                 self._writer.submit(operation)
         except Exception:
-            log.exception("the call %s could not be settled", settlement.call_id)
+            log.exception("the call %s could not be settled; its hold is posted instead", settlement.call_id)
+            self.live.discard(settlement.call_id)
 
     def cancel(self, call_id: str) -> None:
         """The caller went away before its call left: whatever it holds is voided in the next batch. From any thread."""

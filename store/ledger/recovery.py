@@ -17,13 +17,17 @@ log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 500
 
 
-def recover_dead(database: Database, clock: Clock, own_epoch: str) -> int:
-    """Posts every open hold of dead epochs at its amount, flagged unconfirmed; returns how many. Raises StoreUnavailable."""
+def recover_dead(database: Database, clock: Clock, own_epoch: str, lease_dir: Path) -> int:
+    """Posts every open hold of dead epochs at its amount, flagged unconfirmed; returns how many. Raises StoreUnavailable.
+
+    Leases are found by name in `lease_dir`: the directory they were made in may have been moved since.
+    """
     with database.read() as connection:
         others = [epoch for epoch in running_epochs(connection) if epoch.id != own_epoch]
     recovered = 0
     for epoch in others:
-        lease = Lease.take(Path(epoch.lease)) if Path(epoch.lease).parent.is_dir() else None
+        path = _lease_path(epoch.lease, lease_dir)
+        lease = Lease.take(path) if path is not None else None
         if lease is None:
             continue
         try:
@@ -35,6 +39,17 @@ def recover_dead(database: Database, clock: Clock, own_epoch: str) -> int:
     if recovered:
         log.warning("%d calls of a process that died were posted at their holds and wait for confirmation", recovered)
     return recovered
+
+
+def _lease_path(written: str, lease_dir: Path) -> Path | None:
+    """Where a lease is now; None when nobody can tell whether its owner lives.
+
+    By name in our own directory first: the app directory may have been moved, or be mounted elsewhere for the other process.
+    """
+    here, there = lease_dir / Path(written).name, Path(written)
+    if here.exists():
+        return here
+    return there if there.parent.is_dir() else None
 
 
 def _recover(database: Database, clock: Clock, epoch: str) -> int:

@@ -130,7 +130,7 @@ class Writer:
         with self._database.write() as connection:
             self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids, self._clock)
         book_leftovers(self._database, self._clock, self._spool_dir)
-        recover_dead(self._database, self._clock, self.epoch)
+        recover_dead(self._database, self._clock, self.epoch, self._lease_dir)
 
     def start(self) -> None:
         """Opens the books and starts the thread. Raises as `open`."""
@@ -241,15 +241,19 @@ class Writer:
         self.operations += len(operations)
         if self._unsafe:
             self._made_safe(operations)
-        spooled = [op.settlement for op in operations if isinstance(op, SettleOperation) and op.spooled]
-        if spooled:
-            self._spool.booked(spooled)
         for operation, answer in answers:
             if isinstance(answer, Granted):
                 self._never_left.discard(answer.call_id)
             elif isinstance(answer, Settled) or (isinstance(operation, SettleOperation) and isinstance(answer, UserError)):
                 self._live.discard(operation.settlement.call_id)  # type: ignore[union-attr]
         deliver(answers)
+        spooled = [op.settlement for op in operations if isinstance(op, SettleOperation) and op.spooled]
+        if spooled:
+            try:
+                self._spool.booked(spooled)
+            except OSError as error:
+                # Booked they are; a line that stays in the file is booked once more and changes nothing.
+                log.warning("the spool file could not be shortened: %s", error)
 
     def _made_safe(self, operations: Iterable[Operation]) -> None:
         safe = set(operations)
@@ -266,7 +270,9 @@ class Writer:
                 self._store_failed([operation], error)
             except Exception as error:
                 log.exception("an operation of the ledger failed")
-                if not isinstance(operation, CancelOperation):
+                if isinstance(operation, SettleOperation):
+                    deliver(self.spool([operation]))
+                elif not isinstance(operation, CancelOperation):
                     deliver([(operation, error)])
             else:
                 self._finish([operation], answers, line)
@@ -415,7 +421,7 @@ class Writer:
             if pending:
                 self.cycle([SettleOperation(settlement, spooled=True) for settlement in pending])
         if self._is_due("recovery", RECOVERY_SECONDS):
-            self._guarded(lambda: recover_dead(self._database, self._clock, self.epoch))
+            self._guarded(lambda: recover_dead(self._database, self._clock, self.epoch, self._lease_dir))
             self._guarded(lambda: book_leftovers(self._database, self._clock, self._spool_dir))
         if self._is_due("compare", COMPARE_SECONDS) or self._never_left:
             self._guarded(self.compare_with_live)

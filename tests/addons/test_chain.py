@@ -314,3 +314,22 @@ async def test_labels_are_for_viewers(watched: bool) -> None:
     made = await calls.on_its_way(calls.call(body=calls.chat()), services)
     chain.end(made, services, outcomes.CLIENT_LEFT)
     assert bool(made.flow.comment) is watched
+
+
+@pytest.mark.parametrize(("policy", "refused"), [("block", True), ("allow", False)])
+async def test_background_responses_are_not_free(policy: str, refused: bool) -> None:
+    """Their answer is collected by other requests: under a hard budget they are refused, else charged at the hold."""
+    services = calls.services(calls.snapshot({KEY: calls.virtual_key(caps=(calls.cap(),))}), unmetered=policy)
+    body = b'{"model":"gpt-4o-mini","input":"hello","background":true,"max_output_tokens":1000}'
+    made = calls.call("/openai/v1/responses", body=body, headers={"x-bf-vk": KEY})
+    chain.head(made, services, "origin", None)
+    await chain.body(made, services)
+    assert (made.refusal is not None and made.refusal.type == "unmetered_endpoint") is refused
+    if refused:
+        return
+    made.sent = True
+    response = calls.answered(made, content=b'{"id":"resp_1","status":"queued","usage":null}')
+    assert response.status_code == 200
+    chain.answer(made, services)
+    chain.end(made, services, "complete")
+    assert (made.estimated, made.reading.usage is not None and made.reading.usage.output_tokens) == (True, 1000)

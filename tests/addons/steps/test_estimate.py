@@ -103,8 +103,9 @@ def test_no_limit_means_the_models_maximum(limit: int | None) -> None:
     assert estimated(calls.chat(max_tokens=limit)).output_tokens_bound == 16_384
 
 
-def test_a_limit_beyond_the_model_counts_as_the_models_maximum() -> None:
-    assert estimated(calls.chat(max_tokens=10**9)).output_tokens_bound == 16_384
+def test_the_requests_own_limit_is_what_is_bounded() -> None:
+    """Whatever our table says of the model: the provider is asked for this number."""
+    assert estimated(calls.chat(max_tokens=10**9)).output_tokens_bound == 10**9
 
 
 def test_every_candidate_may_use_the_whole_limit() -> None:

@@ -128,3 +128,47 @@ def test_subscription_tokens_are_recognised(authorization: str, oauth: bool) -> 
 @pytest.mark.parametrize("garbage", ["", "Basic", "Basic !!!", "Basic " + base64.b64encode(b"\xff\xfe").decode(), "Digest x"])
 def test_garbage_proxy_credentials_are_no_credentials(garbage: str) -> None:
     assert proxy_credential(garbage) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b"x-api-key", b"sk-ant-real"), (b"x-api-key", KEY.encode())),
+        ((b"authorization", b"Bearer\t" + KEY.encode()),),
+        ((b"Authorization", b"Bearer sk-own"), (b"AUTHORIZATION", b"Bearer " + KEY.upper().encode())),
+    ],
+)
+def test_no_spelling_of_a_virtual_key_goes_upstream(fields: tuple[tuple[bytes, bytes], ...]) -> None:
+    """Doubled headers, tabs, upper case: whatever is found or not found, it does not leave."""
+    made = calls.call(headers={"x-bf-vk": KEY})
+    made.flow.request.headers.fields += fields
+    services = calls.services()
+    route(made, services, "origin", None)
+    identify(made, services)
+    assert b"sk-bf-" not in str(made.flow.request.headers.fields).lower().encode()
+    assert made.virtual_key is not None
+
+
+def test_strangers_never_see_a_virtual_key() -> None:
+    made = calls.call("/x", host="intranet.example", port=80, headers={"x-bf-vk": KEY, "authorization": f"Bearer {KEY}"})
+    services = calls.services()
+    route(made, services, "absolute", None)
+    identify(made, services)
+    assert made.plain
+    assert "sk-bf-" not in str(made.flow.request.headers.fields)
+
+
+def test_a_listeners_key_is_not_for_web_pages_either() -> None:
+    services = calls.services(listener_keys={8090: "workshop-vk-1"})
+    for headers, expected in (({}, True), ({"origin": "https://evil.example"}, False)):
+        made = calls.call(headers=headers)
+        services.connections[made.flow.client_conn.id] = ConnectionFacts(port=8090)
+        route(made, services, "origin", None)
+        identify(made, services)
+        assert (made.virtual_key is not None) is expected
+
+
+def test_other_query_parameters_keep_their_bytes() -> None:
+    made = identified(path=f"/genai/v1beta/models/gemini-2.5-flash:generateContent?a=b%20c&k%65y={KEY}&alt=sse")
+    assert made.virtual_key is not None
+    assert made.query == "a=b%20c&alt=sse"

@@ -176,3 +176,29 @@ def test_own_hosts_of_a_provider() -> None:
     made = calls.call("/v1/chat/completions", headers={"host": "llm.corp.example"})
     route(made, services, "origin", ("llm.corp.example", 443))
     assert made.provider is own
+
+
+@pytest.mark.parametrize("method", ["TRACE", "TRACK", "trace"])
+def test_methods_that_echo_are_refused(method: str) -> None:
+    made = routed("/openai/v1/models", method=method)
+    assert made.refusal is not None
+    assert (made.refusal.status, made.refusal.type) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("path", ["/openrouter/v1/videos", "/openrouter/api/v1/images/generations"])
+def test_a_websites_api_is_not_free_behind_a_base_url(path: str) -> None:
+    """OpenRouter is a whole website; below its base URL everything is the API."""
+    assert routed(path).kind is PathKind.UNKNOWN
+
+
+def test_a_websites_pages_pass_as_they_are() -> None:
+    made = calls.call("/docs/x", headers={"host": "openrouter.ai"})
+    route(made, calls.services(), "origin", ("openrouter.ai", 443))
+    assert made.kind is PathKind.FREE
+    assert upstream_address(made) == ("https", "openrouter.ai", 443, "/docs/x")
+
+
+def test_a_websites_api_in_forward_mode() -> None:
+    made = calls.call("/api/v1/videos", headers={"host": "openrouter.ai"})
+    route(made, calls.services(), "origin", ("openrouter.ai", 443))
+    assert made.kind is PathKind.UNKNOWN

@@ -49,7 +49,7 @@ def test_a_living_process_keeps_its_holds(tmp_path: Path) -> None:
     second = Desk(tmp_path, clock, seed=2)
 
     assert second.sums("a") == (0, 300)
-    assert recover_dead(second.database, clock, second.writer.epoch) == 0
+    assert recover_dead(second.database, clock, second.writer.epoch, second.writer._lease_dir) == 0
     first.settle("c1", cost=10)
     assert second.sums("a") == (10, 0)
     first.close()
@@ -111,7 +111,7 @@ def test_a_process_woken_after_it_was_taken_for_dead(tmp_path: Path) -> None:
     fenced = sleeper.writer.epoch
     assert sleeper.writer.lease is not None
     sleeper.writer.lease.abandon()
-    assert recover_dead(other.database, clock, other.writer.epoch) == 1
+    assert recover_dead(other.database, clock, other.writer.epoch, other.writer._lease_dir) == 1
     assert other.sums("a") == (300, 0)
 
     settled = sleeper.settle("c1", cost=100)
@@ -119,7 +119,7 @@ def test_a_process_woken_after_it_was_taken_for_dead(tmp_path: Path) -> None:
     assert sleeper.sums("a") == (100, 0)
     assert isinstance(sleeper.hold("c2", "a", bound=50), Granted)
     assert sleeper.writer.epoch != fenced
-    assert recover_dead(other.database, clock, other.writer.epoch) == 0, "the new epoch is alive"
+    assert recover_dead(other.database, clock, other.writer.epoch, other.writer._lease_dir) == 0, "the new epoch is alive"
     assert other.sums("a") == (100, 50)
     assert other.differences() == []
     sleeper.settle("c2", cost=1)
@@ -145,11 +145,28 @@ def test_a_lease_directory_that_is_gone_recovers_nothing_yet(tmp_path: Path) -> 
     with second.database.write() as connection:
         connection.execute("UPDATE epochs SET lease = '/nowhere/at/all.lease' WHERE id = ?", (first.writer.epoch,))
 
-    assert recover_dead(second.database, clock, second.writer.epoch) == 0
+    assert recover_dead(second.database, clock, second.writer.epoch, second.writer._lease_dir) == 0
     assert second.sums("a") == (0, 300)
     first.settle("c1", cost=1)
     first.close()
     second.close()
+
+
+def test_leases_are_found_after_the_directory_was_moved(tmp_path: Path) -> None:
+    """The path written down is of the old place; the lease file came along."""
+    clock = HandClock()
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    dead = Desk(old, clock, seed=1)
+    dead.cap("a", 1000)
+    dead.hold("c1", "a", bound=300)
+    if dead.writer.lease is not None:
+        dead.writer.lease.abandon()
+    dead.database.close()
+    old.rename(new)
+    heir = Desk(new, clock, seed=2)
+    assert heir.sums("a") == (300, 0)
+    heir.close()
 
 
 # ---- the spool
@@ -405,7 +422,7 @@ def test_kill_minus_nine_under_load_loses_nothing(tmp_path: Path) -> None:
     assert killed == [-9] * 6
 
     ids = Ids(clock)
-    recovered = recover_dead(database, clock, ids.new())
+    recovered = recover_dead(database, clock, ids.new(), tmp_path / "leases")
     with database.read() as connection:
         rows = {row[0]: row[1:] for row in connection.execute("SELECT call_id, kind, cost_nanos FROM posts")}
         assert connection.execute("SELECT count(*) FROM open_holds") == [(0,)]

@@ -211,12 +211,20 @@ def test_it_is_said_in_the_callers_dialect(world: World, shape: Shape, body: Any
     check_refusal(world.post(shape, body), 400, "invalid_request", shape.dialect)
 
 
-@pytest.mark.parametrize("fields", [{"max_tokens": 0}, {"max_tokens": -1}, {"max_tokens": 10**30}, {"n": 0}, {"n": -3}], ids=str)
+@pytest.mark.parametrize("fields", [{"max_tokens": 0}, {"max_tokens": -1}, {"n": 0}, {"n": -3}], ids=str)
 def test_numbers_that_the_provider_itself_refuses_cost_nothing(world: World, fields: dict[str, Any]) -> None:
     """What is well-formed is the provider's to judge; its own refusal comes back as it was, and nothing is charged."""
     answer = world.post(CHAT, CHAT.body(**fields))
     assert answer.status == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.usefixtures("charges")
+def test_a_limit_beyond_all_measure_is_lowered_to_what_is_held(world: World) -> None:
+    answer = world.post(CHAT, CHAT.body(max_tokens=10**30))
+    assert answer.status == 200
+    sent = json.loads(world.provider.last(1)[0]["body_text"])
+    assert sent["max_tokens"] == int(answer.headers["x-tollgate-trimmed"]) < 10**9
 
 
 def test_a_request_for_a_billion_answers_is_beyond_the_budget(world: World) -> None:

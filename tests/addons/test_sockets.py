@@ -110,10 +110,13 @@ def test_all_addresses_of_both_families_share_a_port() -> None:
 
 @needs_ipv6
 def test_when_one_address_cannot_be_had_none_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_INET6) as taken:
-        taken.bind(("::1", 0))
+    with socket.socket() as reserved, socket.socket(socket.AF_INET6) as taken:
+        # A port that is free on both: another process may hold the one that IPv6 would choose.
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        taken.bind(("::1", port))
         taken.listen()
-        port = taken.getsockname()[1]
+        reserved.close()
         resolving(monkeypatch, (socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
         with pytest.raises(OSError):
             open_sockets("localhost", port)

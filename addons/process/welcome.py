@@ -38,4 +38,4 @@ def _first_steps(app_dir: Path, gateway: str, key: str) -> Iterator[str]:
     yield f"  OpenAI SDK       base_url={gateway}/openai/v1"
     yield f"  Anthropic SDK    base_url={gateway}/anthropic"
     yield f"  Gemini SDK       base_url={gateway}/genai"
-    yield "  next: open the dashboard and give the key a budget"
+    yield "  next: give the key a budget: " + f"{program} budgets create daily{directory} --key default --limit 5usd/1d"

@@ -14,10 +14,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from store.clock import Ids, SystemClock
-from store.database import Database
 from store.ledger.caps import put_cap
 from store.ledger.ledger import Ledger
 from store.ledger.types import CallFacts, Cap, Granted, HoldRequest, Scope, Settlement, Unit
+from store.sqlite import SqliteDatabase
 
 CAP_IDS = ("cap-key", "cap-team", "cap-customer")
 FACTS = CallFacts("vk-1", "bench key", "team-1", "customer-1", "", "openai", "gpt-4o-mini", "chat_completion", False)
@@ -25,7 +25,7 @@ FACTS = CallFacts("vk-1", "bench key", "team-1", "customer-1", "", "openai", "gp
 
 def prepare(directory: Path) -> int:
     """Makes the database with three hot caps; returns the revision to resolve against."""
-    database = Database.open(directory / "config.db")
+    database = SqliteDatabase.open(directory / "config.db")
     database.migrate()
     scopes = (Scope.VIRTUAL_KEY, Scope.TEAM, Scope.CUSTOMER)
     with database.write() as connection:
@@ -39,7 +39,7 @@ async def drive(directory: Path, in_flight: int, seconds: float, revision: int) 
     """Runs hold and settle in `in_flight` loops; returns (calls, seconds taken, hold latencies in seconds)."""
     clock = SystemClock()
     ids = Ids(clock)
-    database = Database.open(directory / "config.db")
+    database = SqliteDatabase.open(directory / "config.db")
     ledger = Ledger(database, clock=clock, ids=ids, lease_dir=directory / "leases", spool_dir=directory / "spool")
     await ledger.start()
     latencies: list[float] = []

@@ -1,204 +1,106 @@
-"""The database behind configuration and ledger: one writer at a time, synced commits, short reads, numbered schema steps.
+"""The database behind configuration, ledger and logs: what a transaction offers, whichever engine keeps the rows.
 
-SQLite through APSW for now; everything that is particular to the engine stays in this module.
+`store/sqlite.py` and `store/postgres.py` are the two engines. Statements are written once, in the subset both understand, with `?`
+for each parameter; what must differ is a word of the connection (`listed`, `rowset`, `define`).
 """
 
-import logging
-import os
-import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, Literal
 
-import apsw
 import peewee
-from playhouse.apsw_ext import APSWDatabase
 
-from store.clock import Clock, SystemClock
-from store.errors import StoreUnavailable, UserError
-from store.filelock import FairLock, FileLock
-from store.filesystem import network_type
+from store.errors import UserError
 from store.migrations import Migration, discover, in_order
 
-log = logging.getLogger(__name__)
-
 Row = tuple[Any, ...]
+Engine = Literal["sqlite", "postgres"]
 Synchronous = Literal["FULL", "NORMAL"]
 
 WRITE_WAIT_SECONDS = 15.0
 """How long a write waits for other writers before it gives up with StoreUnavailable."""
-FOREIGN_WAIT_SECONDS = 5.0
-"""How long SQLite waits for a program that ignores the file lock, such as the sqlite3 shell."""
-CHECKPOINT_PAGES = 1_000
-"""A write-ahead log of this many pages is copied back at the next good moment."""
-WAL_PAGES_MAX = 16_000
-"""From this size on (64 MB) it is copied back before the writer goes on, and complained about."""
-READERS_KEPT = 8
-
-_UNAVAILABLE = (
-    apsw.BusyError,
-    apsw.LockedError,
-    apsw.ReadOnlyError,
-    apsw.IOError,
-    apsw.FullError,
-    apsw.CantOpenError,
-    apsw.CorruptError,
-    apsw.NotADBError,
-    apsw.ProtocolError,
-    apsw.NoMemError,
-    apsw.PermissionsError,
-    apsw.AuthError,
-    apsw.InterruptError,
-    apsw.ConnectionClosedError,
-)
-_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (apsw.FullError, "the disk is full"),
-    (apsw.ReadOnlyError, "it is read-only"),
-    (apsw.BusyError, "another program keeps it locked"),
-    (apsw.LockedError, "another program keeps it locked"),
-    (apsw.CorruptError, "the file is damaged"),
-    (apsw.NotADBError, "the file is not a database"),
-    (apsw.CantOpenError, "the file cannot be opened"),
-)
 
 
-class Connection:
+class Connection(ABC):
     """What a transaction is worked with: plain SQL in, rows out. `peewee` is the same connection for peewee's queries."""
 
-    __slots__ = ("_clock", "_path", "_raw", "peewee")
+    engine: ClassVar[Engine]
+    listed: ClassVar[str]
+    """A sub-select that yields the texts of one parameter, a JSON list: `id IN ({connection.listed})`."""
+    peewee: peewee.Database
 
-    def __init__(self, engine: APSWDatabase, path: Path, clock: Clock) -> None:
-        self.peewee = engine
-        self._raw: apsw.Connection = engine.connection()
-        self._path = path
-        self._clock = clock
-
+    @abstractmethod
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """All rows of one statement. Raises StoreUnavailable, or peewee.IntegrityError when a constraint says no."""
-        try:
-            return self._raw.execute(sql, params).fetchall()
-        except apsw.Error as error:
-            raise _translated(error, self._path) from error
 
+    @abstractmethod
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """One statement for every row of parameters. Raises as `execute`."""
-        try:
-            self._raw.executemany(sql, rows)
-        except apsw.Error as error:
-            raise _translated(error, self._path) from error
 
+    @abstractmethod
+    def rowset(self, *types: str) -> str:
+        """A derived table of one parameter, a JSON list of lists: columns `c0`, `c1`, … of these types (`text`, `bigint`)."""
+
+    @abstractmethod
     def now_ms(self) -> int:
-        """The database's time: with SQLite the clock the database was opened with."""
-        return self._clock.now_ms()
+        """The database's time."""
 
-    @property
-    def raw(self) -> apsw.Connection:
-        """The driver's own connection, for this module and tests."""
-        return self._raw
+    @abstractmethod
+    def has_table(self, name: str) -> bool:
+        """Whether there is a table of this name."""
+
+    def define(self, statement: str) -> None:
+        """One statement of a schema step, written in SQLite's words (INTEGER has 64 bits)."""
+        self.execute(statement)
+
+    def lock_caps(self, cap_ids: Iterable[str]) -> None:  # noqa: B027 (a default that does nothing)
+        """Keeps every other batch away from these caps until the end of the transaction; nothing where there is one writer."""
+
+    def pipelined(self) -> AbstractContextManager[object]:
+        """Statements inside need not be answered one by one; errors may come at its end."""
+        return nullcontext()
+
+    def notify(self, revision: int) -> None:  # noqa: B027
+        """Tells other processes of a new governance revision, when the transaction is committed; a poll is the fallback."""
 
 
-class Database:
-    """One database file. `write()` and `read()` may be used from any thread; `close()` ends it."""
+class Database(ABC):
+    """Where rows are kept. `write()` and `read()` may be used from any thread; `close()` ends it."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        read_only: bool,
-        clock: Clock,
-        migrations: Sequence[Migration] | None,
-        synchronous: Synchronous,
-        foreign_wait_seconds: float,
-    ) -> None:
-        self.path = path
+    engine: ClassVar[Engine]
+    steps_table = "schema_steps"
+
+    def __init__(self, name: str, *, read_only: bool, migrations: Sequence[Migration] | None) -> None:
+        self.name = name
+        """What messages call it: a path, or a PostgreSQL database with its host."""
         self.read_only = read_only
-        self.wal_pages = 0
-        self._clock = clock
         self._migrations = discover() if migrations is None else in_order(migrations)
-        self._synchronous = synchronous
-        self._foreign_wait_seconds = foreign_wait_seconds
-        self._turn = FairLock()
-        self._turn_owner: int | None = None
-        self._file_lock: FileLock | None = None
-        self._writer: Connection | None = None
-        self._readers: list[Connection] = []
-        self._readers_mutex = threading.Lock()
-        self._closed = False
-        self._complained_at = -60.0
 
-    @classmethod
-    def open(
-        cls,
-        path: Path | str,
-        *,
-        read_only: bool = False,
-        clock: Clock | None = None,
-        migrations: Sequence[Migration] | None = None,
-        synchronous: Synchronous = "FULL",
-        foreign_wait_seconds: float = FOREIGN_WAIT_SECONDS,
-    ) -> "Database":
-        """Opens the file and makes it when it is missing; call `migrate()` before use.
+    @abstractmethod
+    def write(
+        self, *, wait_seconds: float | None = WRITE_WAIT_SECONDS, checkpoint: bool = True
+    ) -> AbstractContextManager[Connection]:
+        """One write transaction that has the database to itself; committed and synced at the end, rolled back if the block raises.
 
-        `migrations` replaces the steps of configuration and ledger for another kind of file. Raises UserError when the path
-        cannot serve: a network file system, no permission, a directory, something that is no database.
+        `wait_seconds=None` waits for its turn without end. Raises StoreUnavailable.
         """
-        path = Path(path)
-        kind = network_type(path.parent)
-        if kind is not None:
-            raise UserError(
-                f"{path.parent} is on a network file system ({kind}), where SQLite cannot keep budgets exact: "
-                "move the directory to a local disk, or use PostgreSQL"
-            )
-        database = cls(
-            path,
-            read_only=read_only,
-            clock=clock or SystemClock(),
-            migrations=migrations,
-            synchronous=synchronous,
-            foreign_wait_seconds=foreign_wait_seconds,
-        )
-        database._open()
-        return database
 
-    @contextmanager
-    def write(self, *, wait_seconds: float | None = WRITE_WAIT_SECONDS, checkpoint: bool = True) -> Iterator[Connection]:
-        """One write transaction under the file lock; committed and synced at the end, rolled back when the block raises.
+    @abstractmethod
+    def write_batch(self) -> AbstractContextManager[Connection]:
+        """A write transaction of the ledger's batches. Where several may run at once each must `lock_caps` before it reads them;
+        none runs beside a `write()`. Raises StoreUnavailable."""
 
-        `wait_seconds=None` waits for the lock without end and at the lowest latency. With `checkpoint=False` the caller
-        promises to call `checkpoint()` itself now and then. Raises StoreUnavailable.
-        """
-        with self._locked(wait_seconds) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                with _peewee_errors(self.path):
-                    yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                # After some failures (a full disk, an I/O error) SQLite has rolled back by itself.
-                with suppress(StoreUnavailable, apsw.Error):
-                    if not connection.raw.getautocommit():
-                        connection.execute("ROLLBACK")
-                raise
-            if checkpoint and self.wal_pages >= CHECKPOINT_PAGES:
-                self._checkpoint(connection)
-
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    @abstractmethod
+    def read(self) -> AbstractContextManager[Connection]:
         """One short read transaction: everything read in it is of one instant. Raises StoreUnavailable."""
-        connection = self._take_reader()
-        try:
-            connection.execute("BEGIN")
-            try:
-                with _peewee_errors(self.path):
-                    yield connection
-            finally:
-                with suppress(StoreUnavailable, apsw.Error):
-                    if not connection.raw.getautocommit():
-                        connection.execute("COMMIT")
-        finally:
-            self._give_back(connection)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes every connection. May be called twice."""
+
+    def tend(self, *, busy: bool) -> None:  # noqa: B027
+        """What the ledger's writer does for the database between two batches. Raises StoreUnavailable."""
 
     def migrate(self) -> tuple[str, ...]:
         """Brings the schema up to date and returns the names of the steps taken. Raises UserError for a newer schema."""
@@ -206,177 +108,30 @@ class Database:
             if not self._pending(connection):
                 return ()
         if self.read_only:
-            raise UserError(f"{self.path} has an older schema; start the gateway once to bring it up to date")
+            raise UserError(f"{self.name} has an older schema; start the gateway once to bring it up to date")
         taken = []
         with self.write() as connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS schema_steps (number INTEGER PRIMARY KEY, name TEXT NOT NULL, at_ms INTEGER NOT NULL)"
+            connection.define(
+                f"CREATE TABLE IF NOT EXISTS {self.steps_table} "
+                "(number INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, at_ms INTEGER NOT NULL)"
             )
             for step in self._pending(connection):
                 step.up(connection)
                 connection.execute(
-                    "INSERT INTO schema_steps (number, name, at_ms) VALUES (?, ?, ?)", (step.number, step.name, connection.now_ms())
+                    f"INSERT INTO {self.steps_table} (number, name, at_ms) VALUES (?, ?, ?)",
+                    (step.number, step.name, connection.now_ms()),
                 )
                 taken.append(step.name)
         return tuple(taken)
 
-    def checkpoint(self, min_pages: int = CHECKPOINT_PAGES, *, wait_seconds: float | None = WRITE_WAIT_SECONDS) -> bool:
-        """Copies the write-ahead log back when it has at least `min_pages`; True when it did. Raises StoreUnavailable."""
-        if self.wal_pages < min_pages:
-            return False
-        with self._locked(wait_seconds) as connection:
-            self._checkpoint(connection)
-        return True
-
-    def close(self) -> None:
-        """Closes every connection; the last one to leave copies the write-ahead log back. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        with self._readers_mutex:
-            readers, self._readers = self._readers, []
-        for reader in readers:
-            reader.peewee.close()
-        got_turn = self._turn.acquire(FOREIGN_WAIT_SECONDS)
-        got_file = got_turn and self._file_lock is not None and self._file_lock.acquire(FOREIGN_WAIT_SECONDS)
-        if self._writer is not None:
-            if not got_file:
-                self._writer.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            self._writer.peewee.close()
-            self._writer = None
-        if self._file_lock is not None:
-            self._file_lock.close()
-        if got_turn:
-            self._turn.release()
-
-    # ---- inside
-
-    def _open(self) -> None:
-        if self.read_only:
-            if not self.path.is_file():
-                raise UserError(f"there is no database at {self.path}")
-            try:
-                self._give_back(self._connect(reader=True))
-            except (apsw.Error, peewee.PeeweeException, StoreUnavailable) as error:
-                raise UserError(f"cannot open the database {self.path}: {_reason(error)}") from None
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._file_lock = FileLock(self.path.with_name(self.path.name + ".lock"))
-        except OSError as error:
-            raise UserError(f"cannot open the database {self.path}: {error.strerror}") from None
-        if not self._file_lock.acquire(WRITE_WAIT_SECONDS):
-            self._file_lock.close()
-            raise UserError(f"{self.path} stays locked by another process; stop it, or try again")
-        try:
-            self._writer = self._connect(reader=False)
-        except (apsw.Error, peewee.PeeweeException, StoreUnavailable) as error:
-            self._file_lock.close()
-            raise UserError(f"cannot open the database {self.path}: {_reason(error)}") from None
-        self._file_lock.release()
-
-    def _connect(self, *, reader: bool) -> Connection:
-        pragmas: list[tuple[str, object]] = [
-            ("busy_timeout", int(self._foreign_wait_seconds * 1000)),
-            ("mmap_size", 0),
-            ("foreign_keys", 1),
-        ]
-        if reader:
-            pragmas.append(("query_only", 1))
-        else:
-            pragmas += [
-                ("journal_mode", "wal"),
-                ("synchronous", self._synchronous),
-                ("fullfsync", 1),
-                ("checkpoint_fullfsync", 1),
-                ("wal_autocheckpoint", 0),
-                ("journal_size_limit", WAL_PAGES_MAX * 4096),
-                ("cache_size", -16_384),
-            ]
-        options: dict[str, object] = {"pragmas": pragmas, "thread_safe": False, "autoconnect": False}
-        if self.read_only:
-            options["flags"] = apsw.SQLITE_OPEN_READONLY
-        engine = APSWDatabase(str(self.path), **options)
-        engine.connect()
-        connection = Connection(engine, self.path, self._clock)
-        if reader:
-            # A reader that leaves last must not copy the log back: it does not hold the file lock.
-            connection.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        else:
-            connection.raw.set_wal_hook(self._note_wal_pages)
-        connection.execute("SELECT count(*) FROM sqlite_schema")  # a file that is no database says so here
-        return connection
-
-    def _note_wal_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        self.wal_pages = pages
-        return apsw.SQLITE_OK
-
-    @contextmanager
-    def _locked(self, wait_seconds: float | None) -> Iterator[Connection]:
-        writer = self._writer
-        if self.read_only:
-            raise StoreUnavailable(f"{self.path} was opened for reading only")
-        if self._closed or writer is None or self._file_lock is None:
-            raise StoreUnavailable(f"the database {self.path} is closed")
-        me = threading.get_ident()
-        if self._turn_owner == me:
-            raise RuntimeError("a write transaction was asked for inside another one of the same thread")
-        started = time.monotonic()
-        if not self._turn.acquire(wait_seconds):
-            raise StoreUnavailable(f"the database {self.path} stays locked by another part of this process")
-        try:
-            self._turn_owner = me
-            if self._closed:
-                raise StoreUnavailable(f"the database {self.path} is closed")
-            left = None if wait_seconds is None else max(0.0, wait_seconds - (time.monotonic() - started))
-            if not self._file_lock.acquire(left):
-                raise StoreUnavailable(f"the database {self.path} stays locked by another process")
-            try:
-                yield writer
-            finally:
-                self._file_lock.release()
-        finally:
-            self._turn_owner = None
-            self._turn.release()
-
-    def _checkpoint(self, connection: Connection) -> None:
-        try:
-            log_pages, copied = connection.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:
-            log.warning("the write-ahead log of %s could not be copied back: %s", self.path.name, error)
-            return
-        self.wal_pages = 0 if copied >= log_pages else log_pages
-        if self.wal_pages > WAL_PAGES_MAX and time.monotonic() - self._complained_at > 60:
-            self._complained_at = time.monotonic()
-            log.warning("the write-ahead log of %s has %d pages; a long read keeps it from shrinking", self.path.name, log_pages)
-
-    def _take_reader(self) -> Connection:
-        if self._closed:
-            raise StoreUnavailable(f"the database {self.path} is closed")
-        with self._readers_mutex:
-            if self._readers:
-                return self._readers.pop()
-        try:
-            return self._connect(reader=True)
-        except (apsw.Error, peewee.PeeweeException) as error:
-            raise StoreUnavailable(f"the database {self.path} cannot be read: {_reason(error)}") from error
-
-    def _give_back(self, connection: Connection) -> None:
-        with self._readers_mutex:
-            if not self._closed and len(self._readers) < READERS_KEPT:
-                self._readers.append(connection)
-                return
-        connection.peewee.close()
-
     def _pending(self, connection: Connection) -> tuple[Migration, ...]:
         known = {step.number for step in self._migrations}
-        exists = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'schema_steps'")
-        applied = {row[0] for row in connection.execute("SELECT number FROM schema_steps")} if exists else set()
+        rows = connection.execute(f"SELECT number FROM {self.steps_table}") if connection.has_table(self.steps_table) else []
+        applied = {row[0] for row in rows}
         newer = applied - known
         if newer:
             raise UserError(
-                f"{self.path} has schema step {max(newer)}, this version knows steps up to {max(known, default=0)}: "
+                f"{self.name} has schema step {max(newer)}, this version knows steps up to {max(known, default=0)}: "
                 "run the newer version of Tollgate that wrote it"
             )
         return tuple(step for step in self._migrations if step.number not in applied)
@@ -394,33 +149,5 @@ def bump_revision(connection: Connection) -> int:
     connection.execute(
         "INSERT INTO meta (key, value) VALUES ('revision', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (revision,)
     )
+    connection.notify(revision)
     return revision
-
-
-def _translated(error: apsw.Error, path: Path) -> Exception:
-    if isinstance(error, apsw.ConstraintError):
-        return peewee.IntegrityError(str(error))
-    if isinstance(error, _UNAVAILABLE):
-        return StoreUnavailable(f"the database {path} cannot be used: {_reason(error)}")
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    for kind, words in _REASONS:
-        if isinstance(error, kind):
-            return words
-    cause = error.__cause__
-    if isinstance(cause, apsw.Error):
-        return _reason(cause)
-    return str(error) or type(error).__name__
-
-
-@contextmanager
-def _peewee_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (peewee.OperationalError, peewee.DatabaseError) as error:
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, _UNAVAILABLE):
-            raise StoreUnavailable(f"the database {path} cannot be used: {_reason(cause)}") from error
-        raise

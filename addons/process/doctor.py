@@ -25,6 +25,7 @@ from store.database import Database
 from store.errors import StoreUnavailable, UserError
 from store.ledger.types import Enforcement, Unit
 from store.settings import Settings
+from store.sqlite import SqliteDatabase
 
 DEFAULT_PORTS = ((8080, "gateway", "--port"), (8081, "inspector", "--inspect-port"), (8082, "dashboard", "--console-port"))
 _PORT_SECONDS = 3.0
@@ -203,7 +204,7 @@ def check_stores(patient: Patient) -> Iterator[Finding]:
         yield Finding("stores", Level.NOTE, f"{config} is not there yet", "tollgate serve makes it")
         return
     clock = SystemClock()
-    database = Database.open(config, read_only=True, clock=clock)
+    database = SqliteDatabase.open(config, read_only=True, clock=clock)
     patient.opened.append(database)
     database.migrate()
     with database.read() as connection:

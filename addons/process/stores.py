@@ -9,6 +9,7 @@ from store.clock import Clock
 from store.database import Database
 from store.errors import UserError
 from store.settings import Settings, load_settings
+from store.sqlite import SqliteDatabase
 
 
 def settings_of(app_dir: Path, config: Path | None = None) -> Settings:
@@ -36,7 +37,7 @@ def opened_database(app_dir: Path, settings: Settings, clock: Clock, *, read_onl
     path = config_store_path(app_dir, settings)
     if not path.is_file():
         raise UserError(f"there is no {path} yet: start the gateway once with tollgate serve, or name another --app-dir")
-    database = Database.open(path, read_only=read_only, clock=clock)
+    database = SqliteDatabase.open(path, read_only=read_only, clock=clock)
     try:
         database.migrate()
         yield database

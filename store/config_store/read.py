@@ -83,10 +83,10 @@ def virtual_keys(connection: Connection, ids: Sequence[str] | None = None) -> tu
         )
     wanted = json.dumps(list(ids))
     found = _with_configs(
-        connection.execute(f"SELECT {rows.VIRTUAL_KEY} FROM virtual_keys WHERE id IN (SELECT value FROM json_each(?))", (wanted,)),
+        connection.execute(f"SELECT {rows.VIRTUAL_KEY} FROM virtual_keys WHERE id IN ({connection.listed})", (wanted,)),
         connection.execute(
             f"SELECT {rows.PROVIDER_CONFIG} FROM provider_configs "
-            "WHERE virtual_key_id IN (SELECT value FROM json_each(?)) ORDER BY virtual_key_id, position",
+            f"WHERE virtual_key_id IN ({connection.listed}) ORDER BY virtual_key_id, position",
             (wanted,),
         ),
     )
@@ -200,7 +200,7 @@ def key_cap_ids(connection: Connection, keys: Iterable[VirtualKeyRecord]) -> lis
     """Ids of the caps of these virtual keys and of their provider configs."""
     owners = [owner for key in keys for owner in (key.id, *(config.id for config in key.provider_configs))]
     found = connection.execute(
-        "SELECT id FROM caps WHERE scope IN (?, ?) AND scope_id IN (SELECT value FROM json_each(?)) AND deleted = 0",
+        f"SELECT id FROM caps WHERE scope IN (?, ?) AND scope_id IN ({connection.listed}) AND deleted = 0",
         (Scope.VIRTUAL_KEY.value, Scope.PROVIDER_CONFIG.value, json.dumps(owners)),
     )
     return [row[0] for row in found]

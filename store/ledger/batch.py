@@ -292,9 +292,9 @@ class Batch:
 def read_posted(connection: Connection, call_ids: Iterable[str]) -> dict[str, PostedRow]:
     """The settling posts of these calls, and whether they were corrected since."""
     rows = connection.execute(
-        """SELECT p.call_id, p.kind, p.cost_nanos, p.tokens, p.parts,
+        f"""SELECT p.call_id, p.kind, p.cost_nanos, p.tokens, p.parts,
         EXISTS (SELECT 1 FROM posts AS c WHERE c.call_id = p.call_id AND c.step = 2)
-        FROM json_each(?) AS k CROSS JOIN posts AS p ON p.call_id = k.value AND p.step = 1""",
+        FROM ({connection.listed}) AS k CROSS JOIN posts AS p ON p.call_id = k.value AND p.step = 1""",
         (to_json(list(call_ids)),),
     )
     return {row[0]: PostedRow(row[1], row[2], row[3], post_parts(row[4]), bool(row[5])) for row in rows}

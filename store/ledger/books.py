@@ -7,7 +7,6 @@ from store.ledger.rows import (
     Balance,
     Key,
     StoredCap,
-    last_sequence,
     read_balances,
     read_caps,
     saturated,
@@ -102,9 +101,10 @@ class Books:
             self._touched.clear()
         if self._entries:
             self.connection.execute(
-                """INSERT INTO entries (cap_id, window_start_ms, kind, amount, at_ms, reason, posts_sequence)
-                SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ? FROM json_each(?)""",
-                (last_sequence(self.connection, "posts"), to_json(self._entries)),
+                f"""INSERT INTO entries (cap_id, window_start_ms, kind, amount, at_ms, reason, posts_sequence)
+                SELECT c0, c1, c2, c3, c4, c5, (SELECT coalesce(max(sequence), 0) FROM posts)
+                FROM {self.connection.rowset("text", "bigint", "text", "bigint", "bigint", "text")} AS k""",
+                (to_json(self._entries),),
             )
             self._entries.clear()
 

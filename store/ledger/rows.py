@@ -151,17 +151,15 @@ def cap_to_row(cap: Cap, generation: int) -> tuple[Any, ...]:
 
 def read_caps(connection: Connection, cap_ids: Iterable[str]) -> dict[str, StoredCap]:
     """The caps with these ids, tombstones included; unknown ids are left out."""
-    rows = connection.execute(
-        f"SELECT {CAP_COLUMNS} FROM caps WHERE id IN (SELECT value FROM json_each(?))", (to_json(list(cap_ids)),)
-    )
+    rows = connection.execute(f"SELECT {CAP_COLUMNS} FROM caps WHERE id IN ({connection.listed})", (to_json(list(cap_ids)),))
     return {row[0]: cap_from_row(row) for row in rows}
 
 
 def read_balances(connection: Connection, keys: Iterable[Key]) -> dict[Key, Balance]:
     """The balances under these keys; those without a row are left out."""
     rows = connection.execute(
-        """SELECT b.cap_id, b.window_start_ms, b.used, b.held, b.carried FROM json_each(?) AS k
-        CROSS JOIN balances AS b ON b.cap_id = k.value ->> 0 AND b.window_start_ms = k.value ->> 1""",
+        f"""SELECT b.cap_id, b.window_start_ms, b.used, b.held, b.carried FROM {connection.rowset("text", "bigint")} AS k
+        CROSS JOIN balances AS b ON b.cap_id = k.c0 AND b.window_start_ms = k.c1""",
         (to_json(list(keys)),),
     )
     return {(row[0], row[1]): Balance(row[2], row[3], row[4]) for row in rows}
@@ -170,8 +168,8 @@ def read_balances(connection: Connection, keys: Iterable[Key]) -> dict[Key, Bala
 def write_balances(connection: Connection, rows: Sequence[tuple[str, int, int, int, int]]) -> None:
     """Sets balances: rows of (cap id, window start, used, held, carried)."""
     connection.execute(
-        """INSERT INTO balances (cap_id, window_start_ms, used, held, carried)
-        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?) WHERE true
+        f"""INSERT INTO balances (cap_id, window_start_ms, used, held, carried)
+        SELECT c0, c1, c2, c3, c4 FROM {connection.rowset("text", "bigint", "bigint", "bigint", "bigint")} AS k WHERE true
         ON CONFLICT (cap_id, window_start_ms)
         DO UPDATE SET used = excluded.used, held = excluded.held, carried = excluded.carried""",
         (to_json(rows),),
@@ -181,8 +179,9 @@ def write_balances(connection: Connection, rows: Sequence[tuple[str, int, int, i
 def read_holds(connection: Connection, call_ids: Sequence[str]) -> dict[str, HoldRow]:
     """The holds of these calls; unknown ids are left out."""
     rows = connection.execute(
-        """SELECT h.call_id, h.at_ms, h.amount_nanos, h.tokens, h.alone, h.parts, o.call_id IS NOT NULL FROM json_each(?) AS k
-        CROSS JOIN holds AS h ON h.call_id = k.value LEFT JOIN open_holds AS o ON o.call_id = h.call_id""",
+        f"""SELECT h.call_id, h.at_ms, h.amount_nanos, h.tokens, h.alone, h.parts, o.call_id IS NOT NULL
+        FROM ({connection.listed}) AS k CROSS JOIN holds AS h ON h.call_id = k.value
+        LEFT JOIN open_holds AS o ON o.call_id = h.call_id""",
         (to_json(call_ids),),
     )
     return {row[0]: HoldRow(row[0], row[1], row[2], row[3], bool(row[4]), hold_parts(row[5]), bool(row[6])) for row in rows}

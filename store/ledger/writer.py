@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from store.clock import Clock, Ids
-from store.database import CHECKPOINT_PAGES, Connection, Database
+from store.database import Connection, Database
 from store.errors import StoreUnavailable, UserError
 from store.ledger.batch import Batch, Waits
 from store.ledger.books import Books
@@ -35,8 +35,6 @@ LOOK_AGAIN_SECONDS = 0.05
 CONCURRENT_WAIT_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 COMPARE_SECONDS = 30.0
-BUSY_CHECKPOINT_PAGES = 8 * CHECKPOINT_PAGES
-"""A busy writer lets the write-ahead log grow to here before it makes callers wait for a checkpoint."""
 BATCH_MAX = 1_000
 LINGER_SECONDS = 0.004
 """How long settlements that nobody waits for are kept back for a hold to share their commit."""
@@ -221,7 +219,7 @@ class Writer:
             self._checkpoint()
             return
         try:
-            with self._database.write(wait_seconds=None, checkpoint=False) as connection:
+            with self._database.write_batch() as connection:
                 self._drain(operations)
                 answers, line = self._work(connection, operations, self._line)
         except StoreUnavailable as error:
@@ -264,7 +262,7 @@ class Writer:
         self._line = self._line.copy()
         for operation in queued:
             try:
-                with self._database.write(wait_seconds=None, checkpoint=False) as connection:
+                with self._database.write_batch() as connection:
                     answers, line = self._work(connection, [operation], self._line)
             except StoreUnavailable as error:
                 self._store_failed([operation], error)
@@ -297,9 +295,8 @@ class Writer:
         self._line = self._line.copy()
 
     def _checkpoint(self) -> None:
-        pages = CHECKPOINT_PAGES if self._queue.empty() else BUSY_CHECKPOINT_PAGES
         try:
-            self._database.checkpoint(pages, wait_seconds=1.0)
+            self._database.tend(busy=not self._queue.empty())
         except StoreUnavailable as error:
             log.debug("no checkpoint now: %s", error)
 
@@ -445,7 +442,7 @@ class Writer:
         # A call that was told to stay may still be listed as live: its caller has not heard of it yet.
         calls = [call for call in ours if call in never_left or call not in self._live]
         if calls:
-            with self._database.write(wait_seconds=None, checkpoint=False) as connection:
+            with self._database.write_batch() as connection:
                 books, revision = self._open_books(connection, False)
                 batch = Batch(connection, books, epoch=self.epoch, revision=revision)
                 batch.prepare([], calls)

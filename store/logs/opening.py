@@ -5,6 +5,7 @@ from pathlib import Path
 from store.clock import Clock
 from store.database import Database
 from store.logs.schema import MIGRATIONS
+from store.sqlite import SqliteDatabase
 
 
 def open_logs(path: Path | str, *, clock: Clock | None = None, read_only: bool = False) -> Database:
@@ -13,7 +14,7 @@ def open_logs(path: Path | str, *, clock: Clock | None = None, read_only: bool =
     Commits are not synced one by one: what a power loss takes from the logs, `catch_up` brings back from the ledger.
     Raises UserError when the path cannot serve.
     """
-    database = Database.open(path, read_only=read_only, clock=clock, migrations=MIGRATIONS, synchronous="NORMAL")
+    database = SqliteDatabase.open(path, read_only=read_only, clock=clock, migrations=MIGRATIONS, synchronous="NORMAL")
     try:
         database.migrate()
     except BaseException:

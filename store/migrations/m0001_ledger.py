@@ -53,4 +53,4 @@ _STATEMENTS = (
 def up(connection: "Connection") -> None:
     """Makes every table of the ledger."""
     for statement in _STATEMENTS:
-        connection.execute(statement)
+        connection.define(statement)

@@ -106,4 +106,4 @@ _STATEMENTS = (
 def up(connection: "Connection") -> None:
     """Make the tables."""
     for statement in _STATEMENTS:
-        connection.execute(statement)
+        connection.define(statement)

@@ -19,6 +19,7 @@ from store.ledger.types import CallFacts, Granted, HoldRequest, Settlement
 from store.logs.catch_up import CatchUpReport
 from store.logs.opening import open_logs
 from store.logs.queries import LogReader
+from store.sqlite import SqliteDatabase
 from tests.support.calls import cap
 
 
@@ -56,7 +57,7 @@ class Books:
 async def books(tmp_path: Path) -> AsyncIterator[Books]:
     clock = SystemClock()
     ids = Ids(clock)
-    database = Database.open(tmp_path / "config.db", clock=clock)
+    database = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
     database.migrate()
     with database.write() as connection:
         put_cap(connection, cap())

@@ -9,8 +9,8 @@ from typing import Any
 import apsw
 
 from store.clock import SystemClock
-from store.database import Database
 from store.ledger.verify import VerifyReport, verify
+from store.sqlite import SqliteDatabase
 from tests.support.gateway import Gateway
 
 ESTIMATED, UNCONFIRMED, OVER_HOLD = 1, 2, 4
@@ -105,7 +105,7 @@ def used_by_cap(app_dir: Path) -> dict[str, int]:
 def replayed(app_dir: Path) -> VerifyReport:
     """The ledger's own replay of its rows."""
     clock = SystemClock()
-    database = Database.open(app_dir / "config.db", read_only=True, clock=clock)
+    database = SqliteDatabase.open(app_dir / "config.db", read_only=True, clock=clock)
     try:
         return verify(database, clock)
     finally:

@@ -19,6 +19,7 @@ from store.database import Database
 from store.logs.opening import open_logs
 from store.logs.queries import LogReader
 from store.settings import settings_from
+from store.sqlite import SqliteDatabase
 
 ADMIN_TOKEN = "test-admin-token-0123456789abcdefghij"
 
@@ -68,7 +69,7 @@ async def start_console(tmp_path: Path, opened: list[Database]) -> AsyncIterator
         async def start(document: dict[str, Any] | None = None, *, host: str = "127.0.0.1", token: str = ADMIN_TOKEN) -> Console:
             clock = MovableClock()
             settings = settings_from(document or {}, {}, source="config.json")
-            database = Database.open(tmp_path / "config.db", clock=clock)
+            database = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
             database.migrate()
             logs_database = open_logs(tmp_path / "logs.db", clock=clock)
             opened.extend((database, logs_database))

@@ -18,8 +18,8 @@ from addons.process.status import runs_out_at, status_json
 from addons.process.text import rounded_usd, span, table
 from store.clock import Ids, SystemClock, ms_from_iso
 from store.config_store.bootstrap import bootstrap
-from store.database import Database
 from store.settings import settings_from
+from store.sqlite import SqliteDatabase
 
 ROOT = Path(run_gateway.__file__).parent
 
@@ -39,7 +39,7 @@ def app_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def seed(directory: Path, document: dict[str, Any]) -> None:
     """What `serve` does to the stores at its first start."""
     clock = SystemClock()
-    database = Database.open(directory / "config.db", clock=clock)
+    database = SqliteDatabase.open(directory / "config.db", clock=clock)
     try:
         database.migrate()
         bootstrap(database, settings_from(document, {}, source="test"), clock=clock, ids=Ids(clock))

@@ -12,6 +12,7 @@ from store.config_store.bootstrap import BootstrapReport, open_config_store, see
 from store.config_store.store import ConfigStore
 from store.database import Database
 from store.settings import settings_from
+from store.sqlite import SqliteDatabase
 
 START_MS = 1_795_000_000_000
 
@@ -34,7 +35,7 @@ def clock() -> StillClock:
 
 @pytest.fixture
 def database(tmp_path: Path, clock: StillClock) -> Iterator[Database]:
-    opened = Database.open(tmp_path / "config.db", clock=clock)
+    opened = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
     opened.migrate()
     yield opened
     opened.close()

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from store.clock import Ids
-from store.database import Database, governance_revision
+from store.database import governance_revision
 from store.ledger.caps import cap_states, put_cap
 from store.ledger.line import Line
 from store.ledger.operations import CancelOperation, HoldOperation, Operation, SettleOperation
 from store.ledger.types import Cap, CapState, Enforcement, HoldRequest, Scope, Settlement, Unit
 from store.ledger.verify import verify
 from store.ledger.writer import Writer
+from store.sqlite import SqliteDatabase
 
 START_MS = 1_795_431_600_000  # 2026-11-23T11:00:00Z
 
@@ -79,7 +80,7 @@ class Desk:
     ) -> None:
         self.clock = clock or HandClock()
         self.directory = directory
-        self.database = Database.open(directory / "config.db", clock=self.clock)
+        self.database = SqliteDatabase.open(directory / "config.db", clock=self.clock)
         self.database.migrate()
         self.ids = Ids(self.clock, random.Random(seed).randbytes)
         self.live: set[str] = set()

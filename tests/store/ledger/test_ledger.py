@@ -11,12 +11,13 @@ import apsw
 import pytest
 
 from store.clock import Ids, SystemClock
-from store.database import Connection, Database, governance_revision
+from store.database import Connection, governance_revision
 from store.errors import Conflict, NotFound, StoreUnavailable
 from store.ledger.caps import put_cap
 from store.ledger.ledger import Ledger
 from store.ledger.types import CallerLeft, CallFacts, Cap, Granted, HoldRequest, Refused, Scope, Settled, Settlement, Unit
 from store.ledger.verify import verify
+from store.sqlite import SqliteDatabase
 
 Make = Callable[..., Awaitable["Bench"]]
 
@@ -27,7 +28,7 @@ class Bench:
     def __init__(self, directory: Path, **options: Any) -> None:
         self.clock = SystemClock()
         self.directory = directory
-        self.database = Database.open(directory / "config.db", foreign_wait_seconds=options.pop("foreign_wait_seconds", 5.0))
+        self.database = SqliteDatabase.open(directory / "config.db", foreign_wait_seconds=options.pop("foreign_wait_seconds", 5.0))
         self.database.migrate()
         self.ledger = Ledger(
             self.database,
@@ -441,7 +442,7 @@ async def test_a_suspended_neighbour_does_not_hang_callers(make: Make, tmp_path:
     bench = await make(store_wait_seconds=0.2)
     bench.cap("a", 1000)
     await bench.ledger.hold(bench.request("c1"))
-    neighbour = Database.open(tmp_path / "config.db")
+    neighbour = SqliteDatabase.open(tmp_path / "config.db")
     template = bench.request("c2")
     with neighbour.write():
         holding = asyncio.create_task(bench.ledger.hold(template))

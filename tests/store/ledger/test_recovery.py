@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from store.clock import Ids, SystemClock
-from store.database import Database
 from store.ledger.caps import put_cap
 from store.ledger.epochs import Lease, running_epochs
 from store.ledger.history import posts_of, unconfirmed
@@ -18,6 +17,7 @@ from store.ledger.recovery import book_leftovers, recover_dead
 from store.ledger.spool import Spool, leftovers
 from store.ledger.types import Cap, Granted, Scope, Settlement, Unit
 from store.ledger.verify import verify
+from store.sqlite import SqliteDatabase
 from tests.store.ledger.desk import Desk, HandClock
 
 
@@ -278,13 +278,14 @@ HOLDER = """
 import asyncio, sys
 from pathlib import Path
 from store.clock import Ids, SystemClock
-from store.database import Database, governance_revision
+from store.database import governance_revision
+from store.sqlite import SqliteDatabase
 from store.ledger.ledger import Ledger
 from store.ledger.types import Granted, HoldRequest, Settlement
 
 async def main(directory):
     clock = SystemClock()
-    database = Database.open(directory / "config.db")
+    database = SqliteDatabase.open(directory / "config.db")
     with database.read() as connection:
         revision = governance_revision(connection)
     ids = Ids(clock)
@@ -313,13 +314,14 @@ SPENDER = """
 import asyncio, sys
 from pathlib import Path
 from store.clock import Ids, SystemClock
-from store.database import Database, governance_revision
+from store.database import governance_revision
+from store.sqlite import SqliteDatabase
 from store.ledger.ledger import Ledger
 from store.ledger.types import Granted, HoldRequest, Settlement
 
 async def main(directory):
     clock = SystemClock()
-    database = Database.open(directory / "config.db")
+    database = SqliteDatabase.open(directory / "config.db")
     with database.read() as connection:
         revision = governance_revision(connection)
     ids = Ids(clock)
@@ -350,7 +352,7 @@ asyncio.run(main(Path(sys.argv[1])))
 def test_two_processes_share_a_cap_exactly(tmp_path: Path) -> None:
     """300 calls of two processes on a cap that fits 111 of them."""
     clock = SystemClock()
-    database = Database.open(tmp_path / "config.db")
+    database = SqliteDatabase.open(tmp_path / "config.db")
     database.migrate()
     with database.write() as connection:
         put_cap(connection, Cap("a", "a", Scope.TEAM, "t", "t", Unit.USD, 10_000, None))
@@ -377,7 +379,7 @@ def test_two_processes_share_a_cap_exactly(tmp_path: Path) -> None:
 def test_kill_minus_nine_under_load_loses_nothing(tmp_path: Path) -> None:
     """Two real processes on one file, killed and replaced; every call that left is in the books once, the cap held throughout."""
     clock = SystemClock()
-    database = Database.open(tmp_path / "config.db")
+    database = SqliteDatabase.open(tmp_path / "config.db")
     database.migrate()
     limit = 10**12
     with database.write() as connection:

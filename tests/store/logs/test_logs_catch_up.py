@@ -19,6 +19,7 @@ from store.logs.opening import open_logs
 from store.logs.queries import LogReader
 from store.logs.types import CallRow
 from store.logs.writer import LogWriter
+from store.sqlite import SqliteDatabase
 
 NOON_MS = 1_795_435_200_000
 FACTS = CallFacts(
@@ -148,7 +149,7 @@ def test_any_mixture_ends_with_equal_books(database: Database) -> None:
 async def test_a_real_ledger_and_the_logs_agree_after_a_crash_of_the_logs(tmp_path: Path, database: Database) -> None:
     clock = SystemClock()
     ids = Ids(clock)
-    config = Database.open(tmp_path / "config.db", clock=clock)
+    config = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
     config.migrate()
     cap = Cap("cap-1", "budget", Scope.VIRTUAL_KEY, "vk-1", "workshop", Unit.USD, 10**12, None)
     with config.write() as connection:

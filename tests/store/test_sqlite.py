@@ -18,6 +18,7 @@ from store.filelock import FairLock, FileLock
 from store.filesystem import network_type
 from store.migrations import Migration, discover, in_order
 from store.models import LEDGER_MODELS
+from store.sqlite import SqliteDatabase
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ TABLE = (Migration(1, "table", make_table),)
 
 
 def opened(path: Path, **options: object) -> Database:
-    database = Database.open(path, migrations=TABLE, **options)
+    database = SqliteDatabase.open(path, migrations=TABLE, **options)
     database.migrate()
     return database
 
@@ -146,8 +147,8 @@ def test_threads_take_turns(path: Path) -> None:
 
 ADDER = """
 import sys
-from store.database import Database
-database = Database.open(sys.argv[1], migrations=())
+from store.sqlite import SqliteDatabase
+database = SqliteDatabase.open(sys.argv[1], migrations=())
 for _ in range(40):
     with database.write() as connection:
         value = int(connection.execute("SELECT b FROM t WHERE a = 1")[0][0])
@@ -216,7 +217,7 @@ def test_steps_are_taken_once_and_in_order(path: Path) -> None:
         Migration(2, "second", lambda connection: taken.append("second")),
         Migration(1, "first", lambda connection: taken.append("first")),
     ]
-    database = Database.open(path, migrations=steps)
+    database = SqliteDatabase.open(path, migrations=steps)
 
     assert database.migrate() == ("first", "second")
     assert database.migrate() == ()
@@ -233,7 +234,7 @@ def test_from_the_first_schema_forward_keeping_rows(path: Path) -> None:
         *TABLE,
         Migration(3, "more", lambda connection: connection.execute("ALTER TABLE t ADD COLUMN c DEFAULT 'new'") and None),
     )
-    new = Database.open(path, migrations=steps)
+    new = SqliteDatabase.open(path, migrations=steps)
 
     assert new.migrate() == ("more",)
     with new.read() as connection:
@@ -246,7 +247,7 @@ def test_a_step_that_fails_leaves_nothing_behind(path: Path) -> None:
         connection.execute("CREATE TABLE half (a)")
         raise KeyError("broken")
 
-    database = Database.open(path, migrations=(*TABLE, Migration(2, "broken", broken)))
+    database = SqliteDatabase.open(path, migrations=(*TABLE, Migration(2, "broken", broken)))
     with pytest.raises(KeyError):
         database.migrate()
     with database.read() as connection:
@@ -255,10 +256,10 @@ def test_a_step_that_fails_leaves_nothing_behind(path: Path) -> None:
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
-    newer = Database.open(path, migrations=(*TABLE, Migration(9, "later", lambda connection: None)))
+    newer = SqliteDatabase.open(path, migrations=(*TABLE, Migration(9, "later", lambda connection: None)))
     newer.migrate()
     newer.close()
-    database = Database.open(path, migrations=TABLE)
+    database = SqliteDatabase.open(path, migrations=TABLE)
     with pytest.raises(UserError, match="schema step 9, this version knows steps up to 1"):
         database.migrate()
     database.close()
@@ -273,7 +274,7 @@ def test_steps_carry_distinct_numbers() -> None:
 
 
 def test_the_models_are_the_schema(path: Path) -> None:
-    database = Database.open(path)
+    database = SqliteDatabase.open(path)
     database.migrate()
     with database.read() as connection:
         for model in LEDGER_MODELS:
@@ -289,7 +290,7 @@ def test_the_models_are_the_schema(path: Path) -> None:
 
 
 def test_the_revision_counts_edits(path: Path) -> None:
-    database = Database.open(path)
+    database = SqliteDatabase.open(path)
     database.migrate()
     with database.write() as connection:
         before = governance_revision(connection)
@@ -304,7 +305,7 @@ def test_read_only(path: Path) -> None:
     writer = opened(path)
     with writer.write() as connection:
         connection.execute("INSERT INTO t (a) VALUES (1)")
-    reader = Database.open(path, read_only=True, migrations=TABLE)
+    reader = SqliteDatabase.open(path, read_only=True, migrations=TABLE)
     assert reader.migrate() == ()
     with reader.read() as connection:
         assert connection.execute("SELECT a FROM t") == [(1,)]
@@ -313,7 +314,7 @@ def test_read_only(path: Path) -> None:
     reader.close()
     writer.close()
     with pytest.raises(UserError, match="there is no database"):
-        Database.open(path.with_name("none.db"), read_only=True)
+        SqliteDatabase.open(path.with_name("none.db"), read_only=True)
 
 
 @pytest.mark.parametrize("content", [b"this is no database, it is a text that is long enough to look at" * 40])
@@ -321,14 +322,14 @@ def test_something_else_is_refused_in_one_sentence(path: Path, content: bytes) -
     path.write_bytes(content)
     for read_only in (False, True):
         with pytest.raises(UserError, match="cannot open the database .* not a database") as caught:
-            Database.open(path, read_only=read_only)
+            SqliteDatabase.open(path, read_only=read_only)
         assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot open the database"):
-        Database.open(tmp_path)
+        SqliteDatabase.open(tmp_path)
 
 
 def test_closing_ends_it_and_copies_the_log_back(path: Path) -> None:
@@ -444,7 +445,7 @@ def test_network_file_systems_are_recognised(path: str, kind: str | None) -> Non
 
 
 def test_a_network_file_system_is_refused_naming_the_way_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.database.network_type", lambda directory: "nfs4")
+    monkeypatch.setattr("store.sqlite.network_type", lambda directory: "nfs4")
     with pytest.raises(UserError, match=r"network file system \(nfs4\).*PostgreSQL"):
-        Database.open(path)
+        SqliteDatabase.open(path)
     assert not os.path.exists(path)

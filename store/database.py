@@ -5,7 +5,7 @@ for each parameter; what must differ is a word of the connection (`listed`, `row
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -38,6 +38,11 @@ class Connection(ABC):
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """One statement for every row of parameters. Raises as `execute`."""
 
+    def insert(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Adds rows with these columns (a comma-separated list) of these types (`text`, `bigint`). Raises as `execute`."""
+        marks = ", ".join("?" * len(types))
+        self.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+
     @abstractmethod
     def rowset(self, *types: str) -> str:
         """A derived table of one parameter, a JSON list of lists: columns `c0`, `c1`, … of these types (`text`, `bigint`)."""
@@ -56,6 +61,9 @@ class Connection(ABC):
 
     def lock_caps(self, cap_ids: Iterable[str]) -> None:  # noqa: B027 (a default that does nothing)
         """Keeps every other batch away from these caps until the end of the transaction; nothing where there is one writer."""
+
+    def keep_order(self) -> None:  # noqa: B027
+        """From here to the commit one transaction at a time, so that later sequences are never seen before earlier ones."""
 
     def pipelined(self) -> AbstractContextManager[object]:
         """Statements inside need not be answered one by one; errors may come at its end."""
@@ -98,6 +106,9 @@ class Database(ABC):
     @abstractmethod
     def close(self) -> None:
         """Closes every connection. May be called twice."""
+
+    def watch(self, changed: Callable[[], None]) -> None:  # noqa: B027
+        """Calls `changed` from a thread when another process may have edited the configuration; not every engine can."""
 
     def tend(self, *, busy: bool) -> None:  # noqa: B027
         """What the ledger's writer does for the database between two batches. Raises StoreUnavailable."""

@@ -28,6 +28,8 @@ class Connection(ABC):
     engine: ClassVar[Engine]
     listed: ClassVar[str]
     """A sub-select that yields the texts of one parameter, a JSON list: `id IN ({connection.listed})`."""
+    clock_sql: str = "NULL"
+    """An expression for the database's time in milliseconds, to be asked for with other things; NULL: ask `now_ms()`."""
     peewee: peewee.Database
 
     @abstractmethod

@@ -48,13 +48,17 @@ class CapRow(peewee.Model):
 
 
 class Balance(peewee.Model):
-    """A cache: the sums of one cap in one window. A cap without a window has the start `NO_WINDOW`."""
+    """A cache: the sums of one cap in one window. A cap without a window has the start `NO_WINDOW`.
+
+    `look_ms` is when it is next looked at for sealing; null: no more.
+    """
 
     cap_id = peewee.TextField()
     window_start_ms = peewee.BigIntegerField()
     used = peewee.BigIntegerField()
     held = peewee.BigIntegerField()
     carried = peewee.BigIntegerField()
+    look_ms = peewee.BigIntegerField(null=True)
 
     class Meta:
         table_name = "balances"
@@ -132,8 +136,37 @@ class Entry(peewee.Model):
         indexes = ((("cap_id", "window_start_ms"), False),)
 
 
+class Raise(peewee.Model):
+    """A temporary addition to a cap's limit. `ended_ms` is null until its time is up or somebody took it back."""
+
+    id = peewee.AutoField()
+    cap_id = peewee.TextField()
+    amount = peewee.BigIntegerField()
+    from_ms = peewee.BigIntegerField()
+    until_ms = peewee.BigIntegerField()
+    reason = peewee.TextField()
+    ended_ms = peewee.BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "raises"
+
+
+class Chore(peewee.Model):
+    """How far something that is done now and then has come."""
+
+    name = peewee.TextField(primary_key=True)
+    at_ms = peewee.BigIntegerField()
+    position = peewee.BigIntegerField()
+
+    class Meta:
+        table_name = "chores"
+
+
 class Seal(peewee.Model):
-    """The final sums of a window that is over; rows up to the sequences named are explained by it and may be pruned."""
+    """The sums of a window that is over, or of a balance without a window up to some day.
+
+    Rows up to the sequences named are explained by it and may be pruned.
+    """
 
     cap_id = peewee.TextField()
     window_start_ms = peewee.BigIntegerField()
@@ -149,16 +182,29 @@ class Seal(peewee.Model):
 
 
 class Epoch(peewee.Model):
-    """One run of one process that may hold. It is alive while its lease file is locked; `ended_ms` fences it."""
+    """One run of one process that may hold: alive while its lease file is locked, on PostgreSQL while `heartbeat_ms` is fresh.
+
+    `ended_ms` fences it.
+    """
 
     id = peewee.TextField(primary_key=True)
     started_ms = peewee.BigIntegerField()
     ended_ms = peewee.BigIntegerField(null=True)
     process_id = peewee.IntegerField()
     lease = peewee.TextField()
+    heartbeat_ms = peewee.BigIntegerField()
 
     class Meta:
         table_name = "epochs"
 
 
-LEDGER_MODELS: tuple[Any, ...] = (Meta, CapRow, Balance, Hold, OpenHold, Post, Entry, Seal, Epoch)
+class LedgerIdentity(peewee.Model):
+    """One row: which ledger this is, so that logs of another one are not taken for its own."""
+
+    id = peewee.TextField(primary_key=True)
+
+    class Meta:
+        table_name = "ledger_identity"
+
+
+LEDGER_MODELS: tuple[Any, ...] = (Meta, CapRow, Balance, Hold, OpenHold, Post, Entry, Raise, Chore, Seal, Epoch, LedgerIdentity)

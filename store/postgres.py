@@ -40,6 +40,7 @@ LISTEN_PAUSE_SECONDS = 1.0
 
 _LOCK_KEYS: dict[Purpose, int] = {"config": 0x746F6C6C_0001, "logs": 0x746F6C6C_0002}
 _ORDER_KEY = 0x746F6C6C_0010
+_SERVER_TIME = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _COMMON_OPTIONS = {
     "client_encoding": "UTF8",
     "timezone": "UTC",
@@ -102,6 +103,8 @@ class PostgresConnection(Connection):
         self._clock = clock
         self._channel = channel
         self._pipelined = False
+        if clock is None:
+            self.clock_sql = _SERVER_TIME
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         try:
@@ -135,7 +138,7 @@ class PostgresConnection(Connection):
         """The server's time, unless the database was opened with a clock."""
         if self._clock is not None:
             return self._clock.now_ms()
-        return int(self.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")[0][0])
+        return int(self.execute(f"SELECT {_SERVER_TIME}")[0][0])
 
     def has_table(self, name: str) -> bool:
         return bool(self.execute("SELECT 1 WHERE to_regclass(?) IS NOT NULL", (name,)))

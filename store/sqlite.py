@@ -105,6 +105,8 @@ class SqliteConnection(Connection):
 class SqliteDatabase(Database):
     """One database file. `write()` and `read()` may be used from any thread; `close()` ends it."""
 
+    engine = "sqlite"
+
     def __init__(
         self,
         path: Path,

@@ -1,13 +1,16 @@
 """One batch of holds and settlements inside one transaction: read in bulk, decided in memory, written in bulk."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from store.database import Connection
 from store.errors import Conflict, NotFound
 from store.ledger.books import Books
 from store.ledger.decide import Answer, Slot, Verdict, decide
+from store.ledger.operations import HoldOperation, Operation
+from store.ledger.resets import reset_lines
 from store.ledger.rows import (
+    MAX_AMOUNT,
     Flag,
     HoldRow,
     PostPart,
@@ -23,6 +26,13 @@ SETTLED, CORRECTED = 1, 2
 """The steps of a call's posts: one settles it, a second may correct an unconfirmed one."""
 UNCONFIRMED = "unconfirmed"
 
+_HOLD_COLUMNS = "call_id, at_ms, epoch, amount_nanos, tokens, alone, parts, facts"
+_HOLD_TYPES = ("text", "bigint", "text", "bigint", "bigint", "bigint", "text", "text")
+_POST_COLUMNS = (
+    "call_id, step, kind, at_ms, held_ms, cost_nanos, tokens, input_tokens, output_tokens, flags, model, price_source, note, parts"
+)
+_POST_TYPES = ("text", "bigint", "text", *["bigint"] * 7, *["text"] * 4)
+
 PostRow = tuple[str, int, str, int, int, int, int, int, int, int, str, str, str, str]
 
 
@@ -35,6 +45,7 @@ class PostedRow:
     tokens: int
     parts: tuple[PostPart, ...]
     corrected: bool
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +66,42 @@ class Batch:
         self._revision = revision
         self._holds: dict[str, HoldRow] = {}
         self._posted: dict[str, PostedRow] = {}
+        self.granted: dict[str, HoldRow] = {}
+        """The holds made here that are still open."""
         self._new_holds: list[tuple[str, int, str, int, int, int, str, str]] = []
         self._new_posts: list[PostRow] = []
-        self._closed_holds: list[tuple[str]] = []
+        self.closed_holds: list[str] = []
+        """The calls settled here."""
         self.ahead: dict[str, int] = {}
         """What calls ahead in the line need of each cap."""
 
-    def prepare(self, requests: Sequence[HoldRequest], settled_ids: Sequence[str]) -> None:
-        """Reads everything that these holds and the settlements of these calls touch."""
+    def prepare(
+        self,
+        requests: Sequence[HoldRequest],
+        settled_ids: Sequence[str],
+        known: Mapping[str, HoldRow] | None = None,
+        *,
+        careful: bool = True,
+    ) -> None:
+        """Reads everything that these holds and the settlements of these calls touch.
+
+        `known` are open holds that nobody else can have settled; they are not read again. Unless `careful`, requests that are not
+        among them are taken for new: the database refuses the batch when one is not.
+        """
         books, now_ms = self._books, self._books.now_ms
-        call_ids = [request.call_id for request in requests]
-        call_ids += settled_ids
-        if not call_ids:
+        known = known or {}
+        self._holds = {call_id: known[call_id] for call_id in settled_ids if call_id in known}
+        self._holds.update((request.call_id, known[request.call_id]) for request in requests if request.call_id in known)
+        unread = [call_id for call_id in settled_ids if call_id not in known]
+        if careful:
+            unread += [request.call_id for request in requests if request.call_id not in known]
+        if unread:
+            self._holds.update(read_holds(self._connection, unread))
+            closed = [row.call_id for row in self._holds.values() if not row.is_open]
+            if closed:
+                self._posted = read_posted(self._connection, closed)
+        if not requests and not self._holds:
             return
-        self._holds = read_holds(self._connection, call_ids)
-        closed = [row.call_id for row in self._holds.values() if not row.is_open]
-        if closed:
-            self._posted = read_posted(self._connection, closed)
         cap_ids = {cap_id for request in requests for cap_id in request.cap_ids}
         for row in self._holds.values():
             cap_ids.update(part[0] for part in row.parts)
@@ -105,7 +135,7 @@ class Batch:
     def refusal(self, request: HoldRequest, verdict: Verdict, *, held_only: bool, waited_ms: int) -> Refused:
         """The refusal that names the slots in the way, in the order of the request."""
         exceeded = tuple(Exceeded(slot.stored.state(slot.balance, self._books.now_ms), slot.needed) for slot in verdict.blocking)
-        return Refused(request.call_id, exceeded, held_only, waited_ms)
+        return Refused(request.call_id, exceeded, held_only, waited_ms, self._books.now_ms)
 
     def _slots(self, request: HoldRequest) -> list[Slot]:
         books, now_ms = self._books, self._books.now_ms
@@ -115,7 +145,8 @@ class Batch:
             if stored is None:
                 raise NotFound(f"there is no cap with the id {cap_id!r}")
             if not stored.cap.deleted:
-                slots.append(Slot(stored, books.current(stored), stored.start_at(now_ms)))
+                balance = books.current(stored)
+                slots.append(Slot(stored, balance, stored.start_at(now_ms), stored.limit_at(now_ms) + balance.carried))
         return slots
 
     def _grant(self, request: HoldRequest, slots: Sequence[Slot], verdict: Verdict, waited_ms: int) -> Granted:
@@ -144,7 +175,8 @@ class Batch:
                 facts_to_json(request.facts),
             )
         )
-        self._holds[request.call_id] = HoldRow(request.call_id, now_ms, amount_nanos, request.tokens, alone, tuple(parts), True)
+        row = HoldRow(request.call_id, now_ms, amount_nanos, request.tokens, alone, tuple(parts), True)
+        self._holds[request.call_id] = self.granted[request.call_id] = row
         return Granted(request.call_id, amount_nanos, alone, tuple(states), waited_ms, verdict.would_refuse)
 
     def _repeat(self, request: HoldRequest, row: HoldRow, waited_ms: int) -> Granted:
@@ -204,15 +236,17 @@ class Batch:
             flags |= Flag.UNCONFIRMED
         cost_nanos, tokens = (settlement.cost_nanos, settlement.tokens) if settlement.sent else (0, 0)
         self._append(row, SETTLED, kind, cost_nanos, tokens, settlement, int(flags), parts)
-        self._closed_holds.append((row.call_id,))
+        self.closed_holds.append(row.call_id)
+        self.granted.pop(row.call_id, None)
         self._holds[row.call_id] = HoldRow(row.call_id, row.at_ms, row.amount_nanos, row.tokens, row.alone, row.parts, False)
-        self._posted[row.call_id] = PostedRow(kind, cost_nanos, tokens, tuple(parts), False)
+        self._posted[row.call_id] = PostedRow(kind, cost_nanos, tokens, tuple(parts), False, MAX_AMOUNT)
         return Settled(row.call_id, self._states(row), over_hold=over_hold)
 
     def _adjust(self, row: HoldRow, posted: PostedRow, settlement: Settlement) -> Settled:
         books = self._books
         caps = books.caps
         before = {cap_id: used for cap_id, _, used in posted.parts}
+        lines = reset_lines(self._connection, before)
         parts: list[PostPart] = []
         over_hold = False
         for cap_id, start_ms, amount, generation in row.parts:
@@ -220,7 +254,8 @@ class Batch:
             key = (cap_id, stored.home(start_ms, generation, row.at_ms))
             real = _used(stored.unit, settlement)
             over_hold = over_hold or (stored.unit is Unit.USD and real > amount)
-            difference = real - before.get(cap_id, 0)
+            # What a reset has forgiven stays forgiven, whatever it turns out to have cost.
+            difference = 0 if posted.sequence <= lines.get(cap_id, 0) else real - before.get(cap_id, 0)
             books.at(key).used += difference
             books.touch(key)
             parts.append((cap_id, key[1], difference))
@@ -228,7 +263,7 @@ class Batch:
         real_cost, real_tokens = (settlement.cost_nanos, settlement.tokens) if settlement.sent else (0, 0)
         cost_nanos, tokens = real_cost - posted.cost_nanos, real_tokens - posted.tokens
         self._append(row, CORRECTED, "adjust", cost_nanos, tokens, settlement, int(flags), parts)
-        self._posted[row.call_id] = PostedRow(posted.kind, posted.cost_nanos, posted.tokens, posted.parts, True)
+        self._posted[row.call_id] = replace(posted, corrected=True)
         return Settled(row.call_id, self._states(row), over_hold=over_hold, adjusted=True)
 
     def _append(
@@ -269,35 +304,48 @@ class Batch:
     def flush(self) -> None:
         """Writes new rows and changed balances, one statement a table."""
         connection = self._connection
-        if self._new_holds:
-            connection.executemany(
-                """INSERT INTO holds (call_id, at_ms, epoch, amount_nanos, tokens, alone, parts, facts)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-                self._new_holds,
-            )
-            closed = {call_id for (call_id,) in self._closed_holds}
-            opened = [(row[0], row[2], row[1]) for row in self._new_holds if row[0] not in closed]
-            connection.executemany("INSERT INTO open_holds (call_id, epoch, at_ms) VALUES (?, ?, ?)", opened)
-        if self._new_posts:
-            connection.executemany(
-                """INSERT INTO posts (call_id, step, kind, at_ms, held_ms, cost_nanos, tokens, input_tokens, output_tokens, flags,
-                model, price_source, note, parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                self._new_posts,
-            )
-        if self._closed_holds:
-            connection.executemany("DELETE FROM open_holds WHERE call_id = ?", self._closed_holds)
-        self._books.flush()
+        with connection.pipelined():
+            if self._new_posts:
+                connection.keep_order()
+            if self._new_holds:
+                connection.insert("holds", _HOLD_COLUMNS, _HOLD_TYPES, self._new_holds)
+                closed = set(self.closed_holds)
+                opened = [(row[0], row[2], row[1]) for row in self._new_holds if row[0] not in closed]
+                connection.insert("open_holds", "call_id, epoch, at_ms", ("text", "text", "bigint"), opened)
+            if self._new_posts:
+                connection.insert("posts", _POST_COLUMNS, _POST_TYPES, self._new_posts)
+            if self.closed_holds:
+                connection.execute(f"DELETE FROM open_holds WHERE call_id IN ({connection.listed})", (to_json(self.closed_holds),))
+            self._books.flush()
+
+
+def touched_caps(connection: Connection, operations: Iterable[Operation], own: Mapping[str, HoldRow]) -> set[str]:
+    """The caps that these operations read or change; `own` are open holds that need not be read."""
+    touched: set[str] = set()
+    unknown = []
+    for operation in operations:
+        if isinstance(operation, HoldOperation):
+            touched.update(operation.request.cap_ids)
+        row = own.get(operation.call_id)
+        if row is not None:
+            touched.update(part[0] for part in row.parts)
+        elif not isinstance(operation, HoldOperation):
+            unknown.append(operation.call_id)
+    # What a hold holds is written once, so it can be read before its caps are locked; whether it is still open cannot.
+    for row in read_holds(connection, unknown).values() if unknown else ():
+        touched.update(part[0] for part in row.parts)
+    return touched
 
 
 def read_posted(connection: Connection, call_ids: Iterable[str]) -> dict[str, PostedRow]:
     """The settling posts of these calls, and whether they were corrected since."""
     rows = connection.execute(
         f"""SELECT p.call_id, p.kind, p.cost_nanos, p.tokens, p.parts,
-        EXISTS (SELECT 1 FROM posts AS c WHERE c.call_id = p.call_id AND c.step = 2)
+        EXISTS (SELECT 1 FROM posts AS c WHERE c.call_id = p.call_id AND c.step = 2), p.sequence
         FROM ({connection.listed}) AS k CROSS JOIN posts AS p ON p.call_id = k.value AND p.step = 1""",
         (to_json(list(call_ids)),),
     )
-    return {row[0]: PostedRow(row[1], row[2], row[3], post_parts(row[4]), bool(row[5])) for row in rows}
+    return {row[0]: PostedRow(row[1], row[2], row[3], post_parts(row[4]), bool(row[5]), row[6]) for row in rows}
 
 
 def _used(unit: Unit, settlement: Settlement) -> int:

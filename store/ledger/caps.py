@@ -1,18 +1,35 @@
 """Editing caps without losing money: create, change, delete, reset, top up; each edit is explained by a row."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-
-import orjson
 
 from store.clock import Ids
 from store.database import Connection, bump_revision
 from store.errors import Conflict, NotFound
 from store.ledger.books import Books
-from store.ledger.rows import CAP_COLUMNS, MAX_AMOUNT, NO_WINDOW, StoredCap, cap_from_row, cap_to_row, hold_parts, read_caps
+from store.ledger.raises import end_raise_of_deleted
+from store.ledger.resets import reset_lines
+from store.ledger.rows import (
+    CAP_COLUMNS,
+    FAR_FUTURE_MS,
+    MAX_AMOUNT,
+    NO_WINDOW,
+    Key,
+    StoredCap,
+    cap_from_row,
+    cap_to_row,
+    hold_parts,
+    last_sequence,
+    post_parts,
+    read_caps,
+    to_json,
+)
+from store.ledger.seal import look_again
 from store.ledger.types import Cap, CapState, Scope, Unit
 from store.windows import window_of
 
+_POSTS_AT_ONCE = 20_000
 _WINDOW_FIELDS = ("window", "calendar_aligned", "timezone", "quarter_start_month", "created_ms")
 
 
@@ -33,7 +50,8 @@ def put_cap(connection: Connection, cap: Cap, *, reason: str = "") -> Cap:
     """Creates the cap or changes the one with its id, keeping what was used and held; returns it as stored.
 
     A `created_ms` of 0 means now for a new cap and unchanged for an old one. When the window changes, `used` is recomputed from
-    the posts since the start of the new window and open holds move there. Raises ValueError, and Conflict for a changed unit.
+    the posts since the start of the new window; open holds, carry-over and top-ups of the running window move there. Raises
+    ValueError, and Conflict for a changed unit.
     """
     old = read_caps(connection, (cap.id,)).get(cap.id)
     cap = _with_creation(connection, cap, old)
@@ -45,10 +63,13 @@ def put_cap(connection: Connection, cap: Cap, *, reason: str = "") -> Cap:
             f"the cap {old.cap.name!r} counts {old.cap.unit.value}; delete it and make a new one to count {cap.unit.value}"
         )
     moved = old is not None and any(getattr(old.cap, name) != getattr(cap, name) for name in _WINDOW_FIELDS)
+    books = Books(connection, connection.now_ms(), {} if old is None else {cap.id: old})
+    # What the window before left over is frozen under the old limit, before anything is changed.
+    books.load_current((cap.id,))
     generation = 0 if old is None else old.generation + int(moved)
     _store(connection, cap, generation)
-    new = StoredCap(cap, generation)
-    books = Books(connection, connection.now_ms(), {cap.id: new})
+    new = StoredCap(cap, generation, None if old is None else old.raised)
+    books.caps[cap.id] = new
     key = (cap.id, new.start_at(books.now_ms))
     books.load((key,))
     before = 0 if old is None else old.cap.limit
@@ -56,8 +77,11 @@ def put_cap(connection: Connection, cap: Cap, *, reason: str = "") -> Cap:
         books.entry(key, "limit", cap.limit - before, reason or ("created" if old is None else "limit changed"))
     if old is not None and old.cap.deleted and not cap.deleted:
         books.entry(key, "restore", 0, reason)
+    if old is not None and (moved or old.cap.deleted):
+        look_again(connection, key)
     if old is not None and moved:
         _move_holds(books, old, new)
+        _move_allowance(books, (cap.id, old.start_at(books.now_ms)), key, reason or "window changed")
         _recompute(books, new, reason or "window changed")
     books.flush()
     bump_revision(connection)
@@ -69,9 +93,9 @@ def delete_cap(connection: Connection, cap_id: str, *, reason: str = "") -> None
     stored = _existing(connection, cap_id)
     connection.execute("UPDATE caps SET deleted = 1 WHERE id = ?", (cap_id,))
     books = Books(connection, connection.now_ms(), {cap_id: stored})
-    key = (cap_id, stored.start_at(books.now_ms))
-    books.load((key,))
-    books.entry(key, "delete", 0, reason)
+    books.load_current((cap_id,))
+    end_raise_of_deleted(books, stored)
+    books.entry((cap_id, stored.start_at(books.now_ms)), "delete", 0, reason)
     books.flush()
     bump_revision(connection)
 
@@ -125,7 +149,7 @@ def top_up(connection: Connection, cap_id: str, amount: int, reason: str) -> Cap
         limit = stored.cap.limit + amount
         if limit > MAX_AMOUNT:
             raise ValueError("the limit would be more than the ledger can hold")
-        stored = StoredCap(replace(stored.cap, limit=limit), stored.generation)
+        stored = StoredCap(replace(stored.cap, limit=limit), stored.generation, stored.raised)
         _store(connection, stored.cap, stored.generation)
     books = Books(connection, connection.now_ms(), {cap_id: stored})
     books.load_current((cap_id,))
@@ -178,8 +202,13 @@ def _existing(connection: Connection, cap_id: str) -> StoredCap:
 
 
 def _store(connection: Connection, cap: Cap, generation: int) -> None:
-    marks = ", ".join("?" * len(CAP_COLUMNS.split(", ")))
-    connection.execute(f"INSERT OR REPLACE INTO caps ({CAP_COLUMNS}) VALUES ({marks})", cap_to_row(cap, generation))
+    columns = CAP_COLUMNS.split(", ")
+    changes = ", ".join(f"{column} = excluded.{column}" for column in columns[1:])
+    connection.execute(
+        f"""INSERT INTO caps ({CAP_COLUMNS}) VALUES ({", ".join("?" * len(columns))})
+        ON CONFLICT (id) DO UPDATE SET {changes}""",
+        cap_to_row(cap, generation),
+    )
 
 
 def _refuse_foreign(connection: Connection, wanted: Cap, scope: Scope, scope_id: str) -> None:
@@ -224,8 +253,18 @@ def _move_holds(books: Books, old: StoredCap, new: StoredCap) -> None:
             books.touch(target)
 
 
+def _move_allowance(books: Books, source: Key, target: Key, reason: str) -> None:
+    """What was carried over or topped up for the running window counts in the one that takes its place."""
+    amount = books.at(source).carried
+    if amount and source != target:
+        books.at(source).carried -= amount
+        books.entry(source, "carry", -amount, reason)
+        books.at(target).carried += amount
+        books.entry(target, "carry", amount, reason)
+
+
 def _recompute(books: Books, new: StoredCap, reason: str) -> None:
-    """Sets `used` of the new current window to what was posted in it since the last reset."""
+    """Sets `used` of the new current window to what was posted for its calls since the last reset."""
     start_ms = new.start_at(books.now_ms)
     key = (new.cap.id, start_ms)
     balance = books.at(key)
@@ -235,11 +274,24 @@ def _recompute(books: Books, new: StoredCap, reason: str) -> None:
 
 
 def _posted_since(connection: Connection, cap_id: str, start_ms: int) -> int:
-    resets = connection.execute(
-        "SELECT coalesce(max(posts_sequence), 0) FROM entries WHERE cap_id = ? AND kind = 'reset'", (cap_id,)
-    )
-    rows = connection.execute(
-        "SELECT parts FROM posts WHERE sequence > ? AND held_ms >= ? AND instr(parts, ?) > 0",
-        (resets[0][0], -(2**62) if start_ms == NO_WINDOW else start_ms, orjson.dumps(cap_id).decode()),
-    )
-    return sum(part[2] for (text,) in rows for part in orjson.loads(text) if part[0] == cap_id)
+    """Newest first, in pages, until a whole page was settled before the start: an edit costs what its window holds."""
+    since_ms = -FAR_FUTURE_MS if start_ms == NO_WINDOW else start_ms
+    first = connection.execute("SELECT coalesce(min(sequence), 0) FROM posts")[0][0]
+    line = max(first - 1, reset_lines(connection, (cap_id,)).get(cap_id, 0))
+    upto, used = last_sequence(connection, "posts"), 0
+    naming = "%" + re.sub(r"[\\%_]", "_", to_json(cap_id)) + "%"  # rather one row too many: the id is compared below
+    while upto > line:
+        after = max(line, upto - _POSTS_AT_ONCE)
+        newest = connection.execute(
+            "SELECT coalesce(max(at_ms), ?), coalesce(max(held_ms), ?) FROM posts WHERE sequence > ? AND sequence <= ?",
+            (since_ms, since_ms, after, upto),
+        )
+        if max(newest[0]) < since_ms:
+            break
+        rows = connection.execute(
+            "SELECT parts FROM posts WHERE sequence > ? AND sequence <= ? AND held_ms >= ? AND parts LIKE ?",
+            (after, upto, since_ms, naming),
+        )
+        used += sum(part[2] for (text,) in rows for part in post_parts(text) if part[0] == cap_id)
+        upto = after
+    return used

@@ -9,6 +9,7 @@ from store.ledger.types import HoldRequest, Unit
 
 USD = Unit.USD
 TOKENS = Unit.TOKENS
+CONCURRENT = Unit.CONCURRENT
 
 
 class Answer(Enum):
@@ -26,6 +27,8 @@ class Slot:
     stored: StoredCap
     balance: Balance
     start_ms: int
+    limit: int
+    """In force at this instant: carry-over and a raise included."""
     needed: int = 0
 
 
@@ -66,20 +69,20 @@ def decide(request: HoldRequest, slots: Sequence[Slot], ahead: Mapping[str, int]
     amount, all_of = bound, -1
     for slot in slots:
         stored, balance = slot.stored, slot.balance
-        left = stored.limit + balance.carried - balance.used
+        left = slot.limit - balance.used
         is_money = stored.unit is USD
         if is_money:
             if bound == 0:
                 continue
             needed = floor
         else:
-            needed = 1 if stored.unit is not TOKENS else max(1, min(request.tokens, stored.limit + balance.carried))
+            needed = 1 if stored.unit is not TOKENS else max(1, min(request.tokens, slot.limit))
         slot.needed = needed
         if not stored.hard:
             if stored.soft:
                 if left <= 0:
                     hopeless.append(slot)
-            elif needed > left:
+            elif needed > (left if stored.unit is not CONCURRENT else left - balance.held):
                 watched.append(stored.cap.id)
         elif needed > left:
             hopeless.append(slot)

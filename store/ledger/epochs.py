@@ -1,10 +1,14 @@
-"""Who owns a hold: an epoch is one run of one process, alive for as long as it keeps the lock on its lease file."""
+"""Who owns a hold: an epoch is one run of one process.
+
+On SQLite it is alive for as long as it keeps the lock on its lease file; on PostgreSQL, where processes on other machines cannot
+see such a file, while its heartbeat (the server's time) is fresh.
+"""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.clock import Clock, Ids
+from store.clock import Ids
 from store.database import Connection
 from store.filelock import FileLock
 
@@ -35,27 +39,42 @@ class Lease:
         self._lock.close()
 
 
+HEARTBEAT_SECONDS = 2.0
+STALE_SECONDS = 15.0
+"""An epoch whose heartbeat is older than this is dead; whoever says so must have been in touch with the server for as long."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochRow:
-    """An epoch that has not ended."""
+    """An epoch that has not ended, or that still has open holds."""
 
     id: str
     started_ms: int
     lease: str
+    heartbeat_ms: int = 0
+    ended: bool = False
 
 
-def begin_epoch(connection: Connection, lease_dir: Path, ids: Ids, clock: Clock) -> tuple[str, Lease]:
-    """Starts an epoch: its lease is locked before anybody can read of it. Returns (id, lease). Raises OSError."""
+def begin_epoch(connection: Connection, lease_dir: Path, ids: Ids) -> tuple[str, Lease | None]:
+    """Starts an epoch: its lease is locked before anybody can read of it. Returns (id, lease or None). Raises OSError."""
     epoch = ids.new()
-    lease_dir.mkdir(parents=True, exist_ok=True)
-    lease = Lease.take(lease_dir / f"{epoch}.lease")
-    if lease is None:
-        raise OSError(f"the new lease file {epoch}.lease is locked already")
+    lease = None
+    if connection.engine == "sqlite":
+        lease_dir.mkdir(parents=True, exist_ok=True)
+        lease = Lease.take(lease_dir / f"{epoch}.lease")
+        if lease is None:
+            raise OSError(f"the new lease file {epoch}.lease is locked already")
+    now_ms = connection.now_ms()
     connection.execute(
-        "INSERT INTO epochs (id, started_ms, ended_ms, process_id, lease) VALUES (?, ?, NULL, ?, ?)",
-        (epoch, clock.now_ms(), os.getpid(), str(lease.path)),
+        "INSERT INTO epochs (id, started_ms, ended_ms, process_id, lease, heartbeat_ms) VALUES (?, ?, NULL, ?, ?, ?)",
+        (epoch, now_ms, os.getpid(), "" if lease is None else str(lease.path), now_ms),
     )
     return epoch, lease
+
+
+def beat(connection: Connection, epoch: str) -> None:
+    """Says that the epoch's process lives."""
+    connection.execute("UPDATE epochs SET heartbeat_ms = ? WHERE id = ? AND ended_ms IS NULL", (connection.now_ms(), epoch))
 
 
 def end_epoch(connection: Connection, epoch: str, now_ms: int) -> None:
@@ -70,11 +89,16 @@ def is_fenced(connection: Connection, epoch: str) -> bool:
 
 
 def running_epochs(connection: Connection) -> list[EpochRow]:
-    """All epochs that have not ended, dead ones that nobody has noticed included."""
-    return [EpochRow(*row) for row in connection.execute("SELECT id, started_ms, lease FROM epochs WHERE ended_ms IS NULL")]
+    """All epochs that have not ended, dead ones that nobody has noticed included, and ended ones that still have open holds."""
+    rows = connection.execute(
+        """SELECT id, started_ms, lease, heartbeat_ms, 0 FROM epochs WHERE ended_ms IS NULL
+        UNION ALL SELECT id, started_ms, lease, heartbeat_ms, 1 FROM epochs
+        WHERE ended_ms IS NOT NULL AND id IN (SELECT epoch FROM open_holds)"""
+    )
+    return [EpochRow(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
 
 
-def open_calls(connection: Connection, epoch: str, limit: int = -1) -> list[str]:
+def open_calls(connection: Connection, epoch: str, limit: int = 2**31) -> list[str]:
     """Ids of calls that this epoch holds for, oldest first; all of them unless limited."""
     rows = connection.execute("SELECT call_id FROM open_holds WHERE epoch = ? ORDER BY call_id LIMIT ?", (epoch, limit))
     return [row[0] for row in rows]

@@ -17,8 +17,9 @@ from store.ledger.writer import Writer
 
 log = logging.getLogger(__name__)
 
-STORE_WAIT_SECONDS = 5.0
-"""A writer that has been at one transaction for so long counts as a store that cannot be written."""
+STORE_WAIT_SECONDS = 1.5
+"""A writer that has been at one transaction for so long counts as a store that cannot be written: callers are to hear of it within
+two seconds, also those who came a moment before."""
 
 
 class Ledger:
@@ -202,7 +203,7 @@ class Ledger:
     async def _watch_writer(self) -> None:
         """Answers callers while the writer is stuck in one transaction, for instance behind a suspended process."""
         while True:
-            await asyncio.sleep(min(0.5, self._store_wait_seconds / 4))
+            await asyncio.sleep(min(0.2, self._store_wait_seconds / 4))
             if self._is_stuck():
                 self._answer_for_stuck_writer()
 

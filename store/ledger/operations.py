@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from store.ledger.types import Granted, HoldRequest, Refused, Settled, Settlement, Stale
+from store.ledger.types import CallerLeft, Granted, HoldRequest, Refused, Settled, Settlement, Stale
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,10 @@ class HoldOperation:
         self.asked_at = asked_at
         self.gone = False
         self.needs: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def call_id(self) -> str:
+        return self.request.call_id
 
 
 class SettleOperation:
@@ -47,6 +51,10 @@ class SettleOperation:
         self.finished = finished
         self.spooled = spooled
 
+    @property
+    def call_id(self) -> str:
+        return self.settlement.call_id
+
 
 class CancelOperation:
     """The caller of this hold has gone: what it holds, or would hold, is given back."""
@@ -59,6 +67,27 @@ class CancelOperation:
 
 Operation = HoldOperation | SettleOperation | CancelOperation
 Answer = tuple[HoldOperation | SettleOperation, HoldAnswer | Settled | Exception]
+
+
+def sort_out(
+    operations: list[Operation], waiting: list[HoldOperation], answers: list[Answer]
+) -> tuple[list[HoldOperation], set[str]]:
+    """The new holds, and the ids of the cancelled ones; holds asked for before their cancellation are answered with it."""
+    newcomers: list[HoldOperation] = []
+    cancelled: set[str] = set()
+    for operation in operations:
+        if isinstance(operation, HoldOperation):
+            if not operation.gone:
+                newcomers.append(operation)
+        elif isinstance(operation, CancelOperation):
+            call_id = operation.call_id
+            cancelled.add(call_id)
+            for holds in (waiting, newcomers):
+                left = [hold for hold in holds if hold.request.call_id == call_id]
+                if left:
+                    answers += [(hold, CallerLeft(f"the caller of {call_id} has left")) for hold in left]
+                    holds[:] = [hold for hold in holds if hold.request.call_id != call_id]
+    return newcomers, cancelled
 
 
 def deliver(answers: Iterable[Answer]) -> None:

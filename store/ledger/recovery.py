@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-from store.clock import Clock
 from store.database import Connection, Database, governance_revision
 from store.errors import UserError
 from store.ledger.batch import Batch
 from store.ledger.books import Books
-from store.ledger.epochs import Lease, end_epoch, is_fenced, open_calls, running_epochs
+from store.ledger.epochs import STALE_SECONDS, Lease, end_epoch, open_calls, running_epochs
 from store.ledger.spool import leftovers
 from store.ledger.types import Settlement
 
@@ -17,21 +16,27 @@ log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 500
 
 
-def recover_dead(database: Database, clock: Clock, own_epoch: str, lease_dir: Path) -> int:
+def recover_dead(database: Database, own_epoch: str, lease_dir: Path) -> int:
     """Posts every open hold of dead epochs at its amount, flagged unconfirmed; returns how many. Raises StoreUnavailable.
 
     Leases are found by name in `lease_dir`: the directory they were made in may have been moved since.
     """
     with database.read() as connection:
+        now_ms = connection.now_ms()
         others = [epoch for epoch in running_epochs(connection) if epoch.id != own_epoch]
     recovered = 0
     for epoch in others:
+        if not epoch.lease:
+            # On PostgreSQL: ended, or silent for too long.
+            if epoch.ended or now_ms - epoch.heartbeat_ms > STALE_SECONDS * 1000:
+                recovered += _recover(database, epoch.id)
+            continue
         path = _lease_path(epoch.lease, lease_dir)
         lease = Lease.take(path) if path is not None else None
         if lease is None:
             continue
         try:
-            recovered += _recover(database, clock, epoch.id)
+            recovered += _recover(database, epoch.id)
         except BaseException:
             lease.abandon()
             raise
@@ -52,31 +57,39 @@ def _lease_path(written: str, lease_dir: Path) -> Path | None:
     return there if there.parent.is_dir() else None
 
 
-def _recover(database: Database, clock: Clock, epoch: str) -> int:
+def _recover(database: Database, epoch: str) -> int:
     recovered = 0
     while True:
         with database.write() as connection:
-            if is_fenced(connection, epoch):
-                return recovered
+            if recovered == 0 and _has_come_back(connection, epoch):
+                return 0
+            # Fenced before anything of it is posted: its process, should it wake up, trusts nothing it remembers.
+            end_epoch(connection, epoch, connection.now_ms())
             calls = open_calls(connection, epoch, CALLS_AT_ONCE)
-            batch = _batch(connection, clock, calls)
+            batch = _batch(connection, calls)
             for call in calls:
                 recovered += batch.post_unconfirmed(call, "the gateway died")
             batch.flush()
             if len(calls) < CALLS_AT_ONCE:
-                # The lease is ours, so nobody adds to this epoch any more: it ends with its last hold.
-                end_epoch(connection, epoch, clock.now_ms())
                 return recovered
 
 
-def book_leftovers(database: Database, clock: Clock, spool_dir: Path) -> int:
+def _has_come_back(connection: Connection, epoch: str) -> bool:
+    """Whether an epoch without a lease has given a sign of life since it was found silent."""
+    rows = connection.execute("SELECT lease, ended_ms, heartbeat_ms FROM epochs WHERE id = ?", (epoch,))
+    if not rows or rows[0][0] or rows[0][1] is not None:
+        return False
+    return bool(connection.now_ms() - rows[0][2] <= STALE_SECONDS * 1000)
+
+
+def book_leftovers(database: Database, spool_dir: Path) -> int:
     """Books the spool files of dead processes, each call once; returns how many lines. Raises StoreUnavailable."""
     booked = 0
     for leftover in leftovers(spool_dir):
         try:
             for start in range(0, len(leftover.settlements), CALLS_AT_ONCE):
                 part = leftover.settlements[start : start + CALLS_AT_ONCE]
-                _book(database, clock, part)
+                _book(database, part)
                 booked += len(part)
         except BaseException:
             leftover.leave()
@@ -85,9 +98,9 @@ def book_leftovers(database: Database, clock: Clock, spool_dir: Path) -> int:
     return booked
 
 
-def _book(database: Database, clock: Clock, settlements: tuple[Settlement, ...]) -> None:
+def _book(database: Database, settlements: tuple[Settlement, ...]) -> None:
     with database.write() as connection:
-        batch = _batch(connection, clock, [settlement.call_id for settlement in settlements])
+        batch = _batch(connection, [settlement.call_id for settlement in settlements])
         for settlement in settlements:
             try:
                 batch.settle(settlement)
@@ -96,7 +109,7 @@ def _book(database: Database, clock: Clock, settlements: tuple[Settlement, ...])
         batch.flush()
 
 
-def _batch(connection: Connection, clock: Clock, call_ids: list[str]) -> Batch:
-    batch = Batch(connection, Books(connection, clock.now_ms()), epoch="", revision=governance_revision(connection))
+def _batch(connection: Connection, call_ids: list[str]) -> Batch:
+    batch = Batch(connection, Books(connection, connection.now_ms()), epoch="", revision=governance_revision(connection))
     batch.prepare([], call_ids)
     return batch

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from store.database import Connection
-from store.ledger.types import CallFacts, Cap, CapState, Enforcement, Scope, Unit
+from store.ledger.types import CallFacts, Cap, CapState, Enforcement, Raise, Scope, Unit
 from store.windows import Window, window_of
 
 NO_WINDOW = -1
@@ -24,7 +24,7 @@ PostPart = tuple[str, int, int]
 """(cap id, window start, amount used)."""
 
 CAP_COLUMNS = (
-    "id, name, scope, scope_id, scope_name, unit, limit_amount, window, calendar_aligned, timezone, quarter_start_month, "
+    'id, name, scope, scope_id, scope_name, unit, limit_amount, "window", calendar_aligned, timezone, quarter_start_month, '
     "enforcement, strict, carry_over, created_ms, deleted, generation"
 )
 
@@ -38,13 +38,14 @@ class Flag(IntFlag):
 
 
 class StoredCap:
-    """A cap with the generation of its window, and the window that was current when it was last asked for."""
+    """A cap with the generation of its window, its raise, and the window that was current when it was last asked for."""
 
-    __slots__ = ("_end_ms", "_start_ms", "_window", "cap", "generation", "hard", "limit", "soft", "strict", "unit")
+    __slots__ = ("_end_ms", "_start_ms", "_window", "cap", "generation", "hard", "limit", "raised", "soft", "strict", "unit")
 
-    def __init__(self, cap: Cap, generation: int) -> None:
+    def __init__(self, cap: Cap, generation: int, raised: Raise | None = None) -> None:
         self.cap = cap
         self.generation = generation
+        self.raised = raised
         self.unit = cap.unit
         self.limit = cap.limit
         self.hard = cap.enforcement is Enforcement.HARD
@@ -61,6 +62,21 @@ class StoredCap:
             self._start_ms, self._end_ms = self._window.at(at_ms, self.cap.created_ms)
         return self._start_ms
 
+    def end_at(self, at_ms: int) -> int:
+        """The end of the window that holds this instant; FAR_FUTURE_MS for a cap without one."""
+        self.start_at(at_ms)
+        return self._end_ms
+
+    def raise_at(self, at_ms: int) -> Raise | None:
+        """The raise, while it lasts."""
+        raised = self.raised
+        return raised if raised is not None and at_ms < raised.until_ms else None
+
+    def limit_at(self, at_ms: int) -> int:
+        """The cap's limit with its raise, while that lasts; carry-over is the balance's."""
+        raised = self.raised
+        return self.limit if raised is None or at_ms >= raised.until_ms else self.limit + raised.amount
+
     def window_before(self, start_ms: int) -> int:
         """The start of the window that ended at `start_ms`."""
         return NO_WINDOW if self._window is None else self._window.at(start_ms - 1, self.cap.created_ms)[0]
@@ -74,9 +90,10 @@ class StoredCap:
     def state(self, balance: "Balance", now_ms: int) -> CapState:
         """The cap and the sums of its current window."""
         if self._window is None:
-            return CapState(self.cap, balance.used, balance.held, balance.carried)
+            return CapState(self.cap, balance.used, balance.held, balance.carried, raised=self.raise_at(now_ms))
         start_ms = self.start_at(now_ms)
-        return CapState(self.cap, balance.used, balance.held, balance.carried, start_ms, self._end_ms)
+        raised = self.raise_at(now_ms)
+        return CapState(self.cap, balance.used, balance.held, balance.carried, start_ms, self._end_ms, raised)
 
 
 class Balance:
@@ -103,7 +120,7 @@ class HoldRow:
     is_open: bool
 
 
-def cap_from_row(row: Sequence[Any]) -> StoredCap:
+def cap_from_row(row: Sequence[Any], raised: Raise | None = None) -> StoredCap:
     """A cap from the columns `CAP_COLUMNS`."""
     cap = Cap(
         id=row[0],
@@ -123,7 +140,7 @@ def cap_from_row(row: Sequence[Any]) -> StoredCap:
         created_ms=row[14],
         deleted=bool(row[15]),
     )
-    return StoredCap(cap, row[16])
+    return StoredCap(cap, row[16], raised)
 
 
 def cap_to_row(cap: Cap, generation: int) -> tuple[Any, ...]:
@@ -150,9 +167,18 @@ def cap_to_row(cap: Cap, generation: int) -> tuple[Any, ...]:
 
 
 def read_caps(connection: Connection, cap_ids: Iterable[str]) -> dict[str, StoredCap]:
-    """The caps with these ids, tombstones included; unknown ids are left out."""
-    rows = connection.execute(f"SELECT {CAP_COLUMNS} FROM caps WHERE id IN ({connection.listed})", (to_json(list(cap_ids)),))
-    return {row[0]: cap_from_row(row) for row in rows}
+    """The caps with these ids, tombstones included, each with its raise that has not ended; unknown ids are left out."""
+    wanted = (to_json(list(cap_ids)),)
+    raises = {
+        row[0]: Raise(*row[1:])
+        for row in connection.execute(
+            f"""SELECT cap_id, amount, from_ms, until_ms, reason FROM raises
+            WHERE ended_ms IS NULL AND cap_id IN ({connection.listed})""",
+            wanted,
+        )
+    }
+    rows = connection.execute(f"SELECT {CAP_COLUMNS} FROM caps WHERE id IN ({connection.listed})", wanted)
+    return {row[0]: cap_from_row(row, raises.get(row[0])) for row in rows}
 
 
 def read_balances(connection: Connection, keys: Iterable[Key]) -> dict[Key, Balance]:

@@ -66,6 +66,16 @@ class Cap:
 
 
 @dataclass(frozen=True, slots=True)
+class Raise:
+    """A temporary addition to a cap's limit, in the cap's unit. It counts before `until_ms` by the database's time."""
+
+    amount: int
+    from_ms: int
+    until_ms: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CapState:
     """A cap with its sums at one instant: what refusals, the API and the dashboard show."""
 
@@ -76,11 +86,13 @@ class CapState:
     """Carried over from the window before; counts in favour of the limit."""
     window_start_ms: int | None = None
     resets_at_ms: int | None = None
+    raised: Raise | None = None
+    """The raise in force at this instant."""
 
     @property
     def limit(self) -> int:
-        """The limit in force now, carry-over included."""
-        return self.cap.limit + self.carried
+        """The limit in force now: carry-over, top-ups of this window and a raise included."""
+        return self.cap.limit + self.carried + (self.raised.amount if self.raised is not None else 0)
 
     @property
     def remaining(self) -> int:
@@ -161,6 +173,8 @@ class Refused:
     """Every cap that is hit, in the order of the request; the first one is named to the caller."""
     held_only: bool
     waited_ms: int = 0
+    at_ms: int = 0
+    """When it was decided, by the ledger's clock: what the ends of windows are measured against."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from queue import Empty, SimpleQueue
 from store.clock import Clock, Ids
 from store.database import Connection, Database
 from store.errors import StoreUnavailable, UserError
-from store.ledger.batch import Batch, Waits
+from store.ledger.batch import Batch, Waits, touched_caps
 from store.ledger.books import Books
 from store.ledger.decide import Slot
-from store.ledger.epochs import Lease, begin_epoch, end_epoch, open_calls
+from store.ledger.epochs import HEARTBEAT_SECONDS, STALE_SECONDS, Lease, beat, begin_epoch, end_epoch, open_calls
 from store.ledger.line import Line
 from store.ledger.operations import (
     Answer,
@@ -22,17 +22,19 @@ from store.ledger.operations import (
     Operation,
     SettleOperation,
     deliver,
+    sort_out,
 )
 from store.ledger.recovery import book_leftovers, recover_dead
-from store.ledger.rows import StoredCap
+from store.ledger.rows import HoldRow, StoredCap
 from store.ledger.spool import Spool
-from store.ledger.types import CallerLeft, Granted, Settled, Unit
+from store.ledger.types import Granted, Settled, Unit
 
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 0.05
 """How often waiting calls look for what other processes gave back."""
-CONCURRENT_WAIT_SECONDS = 2.0
+SHORT_WAIT_SECONDS = 2.0
+"""How long a call waits for a place among parallel calls, or for a request that others hold."""
 RECOVERY_SECONDS = 5.0
 COMPARE_SECONDS = 30.0
 BATCH_MAX = 1_000
@@ -59,7 +61,7 @@ class Writer:
         self._clock = clock
         self._ids = ids
         self._hold_wait_seconds = hold_wait_seconds
-        self._concurrent_wait_seconds = min(hold_wait_seconds, CONCURRENT_WAIT_SECONDS)
+        self._short_wait_seconds = min(hold_wait_seconds, SHORT_WAIT_SECONDS)
         self._lease_dir = lease_dir
         self._spool_dir = spool_dir
         self._spool = Spool(spool_dir, ids.new())
@@ -68,6 +70,10 @@ class Writer:
         self._live = live
         self._never_left: set[str] = set()
         self._unsafe: list[SettleOperation] = []
+        self._own: dict[str, HoldRow] = {}
+        """The open holds of this epoch as they were written; nobody else touches them until the epoch is fenced."""
+        self._next_batch: list[Operation] = []
+        self._beaten_at = self._steady_since = clock.monotonic()
         self._caps: dict[str, StoredCap] = {}
         self._caps_revision = -1
         self._looked_at = 0.0
@@ -98,7 +104,7 @@ class Writer:
     @property
     def idle(self) -> bool:
         """True when nothing is queued, waiting or being written."""
-        return self._queue.empty() and not len(self._line) and self.busy_since is None
+        return self._queue.empty() and not self._next_batch and not len(self._line) and self.busy_since is None
 
     @property
     def waiting(self) -> int:
@@ -126,9 +132,11 @@ class Writer:
     def open(self) -> None:
         """Begins an epoch and books what dead processes left. Raises StoreUnavailable, OSError."""
         with self._database.write() as connection:
-            self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids, self._clock)
-        book_leftovers(self._database, self._clock, self._spool_dir)
-        recover_dead(self._database, self._clock, self.epoch, self._lease_dir)
+            self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids)
+        book_leftovers(self._database, self._spool_dir)
+        if self.lease is not None:
+            # Heartbeats are judged only after a while in touch with the server: an outage makes all of them stale.
+            recover_dead(self._database, self.epoch, self._lease_dir)
 
     def start(self) -> None:
         """Opens the books and starts the thread. Raises as `open`."""
@@ -153,7 +161,7 @@ class Writer:
         try:
             with self._database.write() as connection:
                 if not open_calls(connection, self.epoch, 1):
-                    end_epoch(connection, self.epoch, self._clock.now_ms())
+                    end_epoch(connection, self.epoch, connection.now_ms())
         except StoreUnavailable as error:
             log.warning("the epoch could not be ended: %s", error)
         if self.lease is not None:
@@ -165,7 +173,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             first = self._next()
-            if first is None and self._stopping and self._queue.empty():
+            if first is None and self._stopping and self._queue.empty() and not self._next_batch:
                 break
             try:
                 self.cycle([] if first is None else self._gather(first))
@@ -177,6 +185,8 @@ class Writer:
         self._give_up_waiting()
 
     def _next(self) -> Operation | None:
+        if self._next_batch:
+            return self._next_batch.pop(0)
         try:
             return self._queue.get(timeout=LOOK_AGAIN_SECONDS if len(self._line) else 1.0)
         except Empty:
@@ -204,6 +214,8 @@ class Writer:
         return operations
 
     def _drain(self, operations: list[Operation]) -> None:
+        operations += self._next_batch
+        self._next_batch = []
         while len(operations) < BATCH_MAX:
             try:
                 operation = self._queue.get_nowait()
@@ -221,20 +233,24 @@ class Writer:
         try:
             with self._database.write_batch() as connection:
                 self._drain(operations)
-                answers, line = self._work(connection, operations, self._line)
+                answers, line, batch = self._work(connection, operations, self._line)
         except StoreUnavailable as error:
             self._drain(operations)
             self._store_failed(operations, error)
             return
         except Exception as error:
-            log.warning("a batch of %d operations failed and is tried one by one: %s", len(operations), error)
+            log.debug("a batch of %d operations failed and is tried one by one: %s", len(operations), error)
             self._one_by_one(operations)
             return
-        self._finish(operations, answers, line)
+        self._finish(operations, answers, line, batch)
         self._checkpoint()
 
-    def _finish(self, operations: list[Operation], answers: list[Answer], line: Line) -> None:
+    def _finish(self, operations: list[Operation], answers: list[Answer], line: Line, batch: Batch) -> None:
         self._line = line
+        own = self._own
+        own.update(batch.granted)
+        for call_id in batch.closed_holds:
+            own.pop(call_id, None)
         self.batches += 1
         self.operations += len(operations)
         if self._unsafe:
@@ -258,12 +274,13 @@ class Writer:
         self._unsafe = [operation for operation in self._unsafe if operation not in safe]
 
     def _one_by_one(self, operations: list[Operation]) -> None:
+        self._own.clear()
         queued: list[Operation] = [*self._line, *operations]
         self._line = self._line.copy()
         for operation in queued:
             try:
                 with self._database.write_batch() as connection:
-                    answers, line = self._work(connection, [operation], self._line)
+                    answers, line, batch = self._work(connection, [operation], self._line, careful=True)
             except StoreUnavailable as error:
                 self._store_failed([operation], error)
             except Exception as error:
@@ -273,9 +290,10 @@ class Writer:
                 elif not isinstance(operation, CancelOperation):
                     deliver([(operation, error)])
             else:
-                self._finish([operation], answers, line)
+                self._finish([operation], answers, line, batch)
 
     def _store_failed(self, operations: list[Operation], error: StoreUnavailable) -> None:
+        self._own.clear()  # what was committed before the fault is known to the database alone
         answers: list[Answer] = []
         for operation in [*self._line, *operations]:
             if isinstance(operation, HoldOperation):
@@ -302,17 +320,22 @@ class Writer:
 
     # ---- one transaction
 
-    def _work(self, connection: Connection, operations: list[Operation], line: Line) -> tuple[list[Answer], Line]:
+    def _work(
+        self, connection: Connection, operations: list[Operation], line: Line, *, careful: bool = False
+    ) -> tuple[list[Answer], Line, Batch]:
+        if connection.engine != "sqlite":
+            self._lock_caps(connection, operations, line)
         now = self._clock.monotonic()
         settles = [op for op in operations if isinstance(op, SettleOperation)]
         answers: list[Answer] = []
         waiting = [op for op in line if not op.gone]
-        newcomers, cancelled = self._sort_out(operations, waiting, answers)
+        newcomers, cancelled = sort_out(operations, waiting, answers)
         look_again = bool(settles or cancelled) or not operations or now - self._looked_at >= LOOK_AGAIN_SECONDS
         books, revision = self._open_books(connection, bool(newcomers or waiting))
         batch = Batch(connection, books, epoch=self.epoch, revision=revision)
         candidates = [*waiting, *newcomers] if look_again else newcomers
-        batch.prepare([op.request for op in candidates], [*(op.settlement.call_id for op in settles), *cancelled])
+        settled_ids = [*(op.settlement.call_id for op in settles), *cancelled]
+        batch.prepare([op.request for op in candidates], settled_ids, self._own, careful=careful)
 
         for settle in settles:
             try:
@@ -333,46 +356,39 @@ class Writer:
         for hold in newcomers:
             self._try_hold(batch, hold, still_waiting, answers, now, newcomer=True)
         batch.flush()
-        return answers, still_waiting
+        return answers, still_waiting, batch
 
-    @staticmethod
-    def _sort_out(
-        operations: list[Operation], waiting: list[HoldOperation], answers: list[Answer]
-    ) -> tuple[list[HoldOperation], set[str]]:
-        """The new holds, and the ids of the cancelled ones; holds asked for before their cancellation are answered with it."""
-        newcomers: list[HoldOperation] = []
-        cancelled: set[str] = set()
-        for operation in operations:
-            if isinstance(operation, HoldOperation):
-                if not operation.gone:
-                    newcomers.append(operation)
-            elif isinstance(operation, CancelOperation):
-                call_id = operation.call_id
-                cancelled.add(call_id)
-                for holds in (waiting, newcomers):
-                    left = [hold for hold in holds if hold.request.call_id == call_id]
-                    if left:
-                        answers += [(hold, CallerLeft(f"the caller of {call_id} has left")) for hold in left]
-                        holds[:] = [hold for hold in holds if hold.request.call_id != call_id]
-        return newcomers, cancelled
+    def _lock_caps(self, connection: Connection, operations: list[Operation], line: Line) -> None:
+        """Keeps other processes away from all caps concerned, and takes in what arrived meanwhile as far as those are enough."""
+        locked = touched_caps(connection, [*line, *operations], self._own)
+        connection.lock_caps(locked)
+        late: list[Operation] = []
+        self._drain(late)
+        for operation in late:
+            enough = touched_caps(connection, [operation], self._own) <= locked
+            (operations if enough else self._next_batch).append(operation)
 
     def _open_books(self, connection: Connection, holds: bool) -> tuple[Books, int]:
         row = connection.execute(
-            "SELECT (SELECT value FROM meta WHERE key = 'revision'), (SELECT ended_ms IS NULL FROM epochs WHERE id = ?)",
+            f"""SELECT (SELECT value FROM meta WHERE key = 'revision'), (SELECT ended_ms IS NULL FROM epochs WHERE id = ?),
+            {connection.clock_sql}""",
             (self.epoch,),
         )[0]
         revision = int(row[0] or 0)
-        if holds and not row[1]:
-            self._renew_epoch(connection)
+        if not row[1]:
+            # Somebody took us for dead and has booked what we held: nothing that we remember of it holds any more.
+            self._own.clear()
+            if holds:
+                self._renew_epoch(connection)
         if revision != self._caps_revision:
             self._caps, self._caps_revision = {}, revision
-        return Books(connection, self._clock.now_ms(), self._caps), revision
+        return Books(connection, connection.now_ms() if row[2] is None else row[2], self._caps), revision
 
     def _renew_epoch(self, connection: Connection) -> None:
-        # Somebody took us for dead and has booked what we held: new holds need an epoch that is alive.
+        # New holds need an epoch that is alive.
         log.warning("this process was taken for dead; its open calls were posted at their holds")
         old = self.lease
-        self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids, self._clock)
+        self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids)
         if old is not None:
             old.drop()
 
@@ -397,8 +413,9 @@ class Writer:
         self._wait(batch, hold, line)
 
     def _patience(self, blocking: tuple[Slot, ...]) -> float:
-        if any(slot.stored.unit is Unit.CONCURRENT for slot in blocking):
-            return self._concurrent_wait_seconds
+        # A request that is held is as good as used: only a call that never left gives it back, so nobody waits long for that.
+        if any(slot.stored.unit in (Unit.CONCURRENT, Unit.REQUESTS) for slot in blocking):
+            return self._short_wait_seconds
         return self._hold_wait_seconds
 
     @staticmethod
@@ -417,11 +434,22 @@ class Writer:
             pending = self._spool.pending()
             if pending:
                 self.cycle([SettleOperation(settlement, spooled=True) for settlement in pending])
+        if self.lease is None and self._is_due("heartbeat", HEARTBEAT_SECONDS):
+            self._guarded(self._beat)
         if self._is_due("recovery", RECOVERY_SECONDS):
-            self._guarded(lambda: recover_dead(self._database, self._clock, self.epoch, self._lease_dir))
-            self._guarded(lambda: book_leftovers(self._database, self._clock, self._spool_dir))
+            if self.lease is not None or self._clock.monotonic() - self._steady_since > STALE_SECONDS:
+                self._guarded(lambda: recover_dead(self._database, self.epoch, self._lease_dir))
+            self._guarded(lambda: book_leftovers(self._database, self._spool_dir))
         if self._is_due("compare", COMPARE_SECONDS) or self._never_left:
             self._guarded(self.compare_with_live)
+
+    def _beat(self) -> None:
+        with self._database.write_batch() as connection:
+            beat(connection, self.epoch)
+        now = self._clock.monotonic()
+        if now - self._beaten_at > 3 * HEARTBEAT_SECONDS:
+            self._steady_since = now
+        self._beaten_at = now
 
     def _is_due(self, name: str, every_seconds: float) -> bool:
         now = self._clock.monotonic()
@@ -442,7 +470,7 @@ class Writer:
         # A call that was told to stay may still be listed as live: its caller has not heard of it yet.
         calls = [call for call in ours if call in never_left or call not in self._live]
         if calls:
-            with self._database.write_batch() as connection:
+            with self._database.write() as connection:
                 books, revision = self._open_books(connection, False)
                 batch = Batch(connection, books, epoch=self.epoch, revision=revision)
                 batch.prepare([], calls)
@@ -452,6 +480,8 @@ class Writer:
                     elif call not in self._live:
                         batch.post_unconfirmed(call, "forgotten")
                 batch.flush()
+            for call in calls:
+                self._own.pop(call, None)
         self._never_left -= never_left
         return len(calls)
 

@@ -61,14 +61,18 @@ class Connection(ABC):
         """One statement of a schema step, written in SQLite's words (INTEGER has 64 bits)."""
         self.execute(statement)
 
-    def lock_caps(self, cap_ids: Iterable[str]) -> None:  # noqa: B027 (a default that does nothing)
-        """Keeps every other batch away from these caps until the end of the transaction; nothing where there is one writer."""
+    def open_batch(self, cap_ids: Iterable[str], queries: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Row]]:
+        """The first thing in a `write_batch`: keeps every other batch away from these caps until the commit, then runs queries.
+
+        Where there is one writer at a time, nothing has to be kept away.
+        """
+        return [self.execute(sql, params) for sql, params in queries]
 
     def keep_order(self) -> None:  # noqa: B027
         """From here to the commit one transaction at a time, so that later sequences are never seen before earlier ones."""
 
     def pipelined(self) -> AbstractContextManager[object]:
-        """Statements inside need not be answered one by one; errors may come at its end."""
+        """The last statements of a transaction: they need not be answered one by one, and errors may come with the commit."""
         return nullcontext()
 
     def notify(self, revision: int) -> None:  # noqa: B027
@@ -98,8 +102,8 @@ class Database(ABC):
 
     @abstractmethod
     def write_batch(self) -> AbstractContextManager[Connection]:
-        """A write transaction of the ledger's batches. Where several may run at once each must `lock_caps` before it reads them;
-        none runs beside a `write()`. Raises StoreUnavailable."""
+        """A write transaction of the ledger's batches, begun by `Connection.open_batch`: several may run at once on different
+        caps, none beside a `write()`. Raises StoreUnavailable."""
 
     @abstractmethod
     def read(self) -> AbstractContextManager[Connection]:

@@ -6,9 +6,10 @@ lock and keep apart by locking the caps they touch, in the order of their ids.
 
 import logging
 import re
+import select
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -40,7 +41,9 @@ LISTEN_PAUSE_SECONDS = 1.0
 
 _LOCK_KEYS: dict[Purpose, int] = {"config": 0x746F6C6C_0001, "logs": 0x746F6C6C_0002}
 _ORDER_KEY = 0x746F6C6C_0010
+_LISTED = "SELECT value FROM json_array_elements_text(?::json) AS listed (value)"
 _SERVER_TIME = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_LOCK_CAPS = f"SELECT 1 FROM caps WHERE id IN ({_LISTED}) ORDER BY id FOR NO KEY UPDATE"
 _COMMON_OPTIONS = {
     "client_encoding": "UTF8",
     "timezone": "UTC",
@@ -94,15 +97,16 @@ class PostgresConnection(Connection):
     """One session."""
 
     engine = "postgres"
-    listed = "SELECT value FROM json_array_elements_text(?::json) AS listed (value)"
+    listed = _LISTED
 
-    def __init__(self, engine: Psycopg3Database, label: str, clock: Clock | None, channel: str) -> None:
+    def __init__(self, engine: Psycopg3Database, label: str, clock: Clock | None, channel: str, lock_key: int) -> None:
         self.peewee = engine
         self.raw: psycopg.Connection[Row] = engine.connection()
         self._label = label
         self._clock = clock
         self._channel = channel
-        self._pipelined = False
+        self._shared_lock = f"SELECT pg_advisory_xact_lock_shared({lock_key})"
+        self._pipeline: AbstractContextManager[object] | None = None
         if clock is None:
             self.clock_sql = _SERVER_TIME
 
@@ -110,9 +114,7 @@ class PostgresConnection(Connection):
         try:
             cursor = psycopg.RawCursor(self.raw)
             cursor.execute(_translated(sql), _bound(params) if params else None, prepare=bool(params))
-            if self._pipelined or cursor.description is None:
-                return []
-            return cursor.fetchall()
+            return [] if self._pipeline is not None or cursor.description is None else cursor.fetchall()
         except psycopg.Error as error:
             raise _raised(error, self._label) from error
 
@@ -123,10 +125,14 @@ class PostgresConnection(Connection):
             raise _raised(error, self._label) from error
 
     def insert(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        names = ", ".join(f"c{index}" for index in range(len(types)))
-        self.execute(
-            f"INSERT INTO {table} ({columns}) SELECT {names} FROM {self.rowset(*types)} AS k", (orjson.dumps(rows).decode(),)
-        )
+        if not rows:
+            return
+        arrays = ", ".join(f"?::{kind}[]" for kind in types)
+        literals = [
+            _text_array(column) if kind == "text" else _number_array(column)
+            for kind, column in zip(types, zip(*rows, strict=True), strict=True)
+        ]
+        self.execute(f"INSERT INTO {table} ({columns}) SELECT * FROM unnest({arrays})", literals)
 
     def rowset(self, *types: str) -> str:
         columns = ", ".join(
@@ -146,12 +152,24 @@ class PostgresConnection(Connection):
     def define(self, statement: str) -> None:
         self.execute(_defined(statement))
 
-    def lock_caps(self, cap_ids: Iterable[str]) -> None:
-        wanted = sorted(set(cap_ids))
-        if wanted:
-            self.execute(
-                f"SELECT 1 FROM caps WHERE id IN ({self.listed}) ORDER BY id FOR NO KEY UPDATE", (orjson.dumps(wanted).decode(),)
-            )
+    def open_batch(self, cap_ids: Iterable[str], queries: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Row]]:
+        # One message to the server. Each statement sees what was committed before it began: the queries see what the locks waited for.
+        cursors = []
+        try:
+            with self.raw.pipeline():
+                self.raw.execute("BEGIN")
+                self.raw.execute(self._shared_lock, prepare=True)
+                wanted = sorted(set(cap_ids))
+                if wanted:
+                    lock = psycopg.RawCursor(self.raw)
+                    lock.execute(_translated(_LOCK_CAPS), [orjson.dumps(wanted).decode()], prepare=True)
+                for sql, params in queries:
+                    cursor = psycopg.RawCursor(self.raw)
+                    cursor.execute(_translated(sql), _bound(params), prepare=True)
+                    cursors.append(cursor)
+            return [cursor.fetchall() for cursor in cursors]
+        except psycopg.Error as error:
+            raise _raised(error, self._label) from error
 
     def keep_order(self) -> None:
         # Sequences are handed out under this lock and it is given back after the commit: who reads up to a sequence misses nothing.
@@ -159,15 +177,31 @@ class PostgresConnection(Connection):
 
     @contextmanager
     def pipelined(self) -> Iterator[None]:
+        # Left open: the commit goes with it.
+        if self._pipeline is None:
+            pipeline = self.raw.pipeline()
+            pipeline.__enter__()
+            self._pipeline = pipeline
+        yield
+
+    def commit(self) -> None:
+        """Commits, with what was pipelined before. Raises as `execute`."""
         try:
-            with self.raw.pipeline():
-                self._pipelined = True
-                try:
-                    yield
-                finally:
-                    self._pipelined = False
+            self.raw.execute("COMMIT")
+            self.end_pipeline()
         except psycopg.Error as error:
             raise _raised(error, self._label) from error
+
+    def end_pipeline(self) -> None:
+        """Waits for the answers to what was pipelined. Raises psycopg.Error."""
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline.__exit__(None, None, None)
+
+    @property
+    def looks_alive(self) -> bool:
+        """False when the server has closed the session: an idle session has nothing to read but that."""
+        return not self.raw.closed and not select.select([self.raw.pgconn.socket], [], [], 0)[0]
 
     def notify(self, revision: int) -> None:
         self.execute("SELECT pg_notify(?, ?)", (self._channel, str(revision)))
@@ -219,9 +253,7 @@ class PostgresDatabase(Database):
         Time is the server's unless a `clock` is given (tests). `allow_unsynced` accepts a server with `fsync = off` (tests).
         Raises UserError, one sentence, when it cannot be reached or cannot serve.
         """
-        database = cls(
-            address, purpose=purpose, clock=clock, migrations=migrations, synchronous=synchronous, read_only=read_only
-        )
+        database = cls(address, purpose=purpose, clock=clock, migrations=migrations, synchronous=synchronous, read_only=read_only)
         try:
             with database.read() as connection:
                 version, encoding, fsync = connection.execute(
@@ -262,7 +294,7 @@ class PostgresDatabase(Database):
     def write_batch(self) -> Iterator[Connection]:
         if self.read_only:
             raise StoreUnavailable(f"{self.name} was opened for reading only")
-        with self._session(f"BEGIN; SELECT pg_advisory_xact_lock_shared({self._lock_key})", batch=True) as connection:
+        with self._session("", batch=True) as connection:
             yield connection
 
     @contextmanager
@@ -309,8 +341,10 @@ class PostgresDatabase(Database):
         try:
             try:
                 yield connection
-                connection.execute("COMMIT")
+                connection.commit()
             except BaseException as error:
+                with suppress(psycopg.Error, StoreUnavailable):
+                    connection.end_pipeline()
                 with suppress(psycopg.Error, StoreUnavailable):
                     if connection.raw.info.transaction_status != pq.TransactionStatus.IDLE:
                         connection.execute("ROLLBACK")
@@ -335,7 +369,11 @@ class PostgresDatabase(Database):
                 if connection is None:
                     connection = self._connect(batch=batch)
                 try:
-                    connection.execute(begin)
+                    if not fresh and not connection.looks_alive:
+                        connection.peewee.close()
+                        continue
+                    if begin:
+                        connection.execute(begin)
                     return connection
                 except StoreUnavailable:
                     lost = connection.raw.closed
@@ -390,7 +428,7 @@ class PostgresDatabase(Database):
             engine.connect()
         except (peewee.PeeweeException, psycopg.Error) as error:
             raise StoreUnavailable(f"{address.label} cannot be reached: {_reason(error)}") from None
-        connection = PostgresConnection(engine, address.label, self._clock, self._channel)
+        connection = PostgresConnection(engine, address.label, self._clock, self._channel, self._lock_key)
         connection.raw.adapters.register_dumper(int, Int8Dumper)
         connection.raw.adapters.register_dumper(bool, _BoolDumper)
         connection.raw.adapters.register_loader("numeric", _NumericLoader)
@@ -457,6 +495,20 @@ def _without_nul(text: str) -> str:
     return _NUL_ESCAPE.sub(r"\1\\ufffd", text.replace("\x00", "\ufffd"))
 
 
+def _number_array(values: Sequence[int | None]) -> str:
+    return "{" + ",".join(["NULL" if value is None else str(int(value)) for value in values]) + "}"
+
+
+def _text_array(values: Sequence[str | None]) -> str:
+    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
 def _raised(error: BaseException, label: str) -> Exception:
     if isinstance(error, psycopg.IntegrityError):
         return peewee.IntegrityError(str(error))
@@ -472,4 +524,3 @@ def _reason(error: BaseException) -> str:
     text = " ".join(line.strip() for line in str(error).splitlines()[:1]) or type(error).__name__
     text = re.sub(r"^(?:connection failed: )?connection to server (?:on|at) .*? failed: ", "", text)
     return re.sub(r"^(?:FATAL|ERROR|PANIC):\s+", "", text)
-

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from store.database import Connection
+from store.database import Connection, Row
 from store.ledger.rows import (
     Balance,
     Key,
     StoredCap,
+    balances_from,
     read_balances,
     read_caps,
     saturated,
@@ -39,15 +40,19 @@ class Books:
 
     def load(self, keys: Iterable[Key]) -> None:
         """Reads the balances that are not known yet, all in one statement; those without a row start empty."""
-        known = self._balances
-        missing = {key for key in keys if key not in known}
-        if not missing:
-            return
-        found = read_balances(self.connection, missing)
-        known.update(found)
-        for key in missing:
+        missing = {key for key in keys if key not in self._balances}
+        if missing:
+            self._know(missing, read_balances(self.connection, missing))
+
+    def know(self, keys: Iterable[Key], rows: Iterable[Row]) -> None:
+        """Takes the rows that `balances_query` found for these keys in this transaction."""
+        self._know(keys, balances_from(rows))
+
+    def _know(self, keys: Iterable[Key], found: dict[Key, Balance]) -> None:
+        self._balances.update(found)
+        for key in keys:
             if key not in found:
-                known[key] = Balance()
+                self._balances[key] = Balance()
                 self._fresh.add(key)
 
     def load_current(self, cap_ids: Iterable[str]) -> None:

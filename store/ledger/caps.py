@@ -72,6 +72,7 @@ def put_cap(connection: Connection, cap: Cap, *, reason: str = "") -> Cap:
     books.caps[cap.id] = new
     key = (cap.id, new.start_at(books.now_ms))
     books.load((key,))
+    books.touch(key)  # the window has begun: whatever comes first in it now, nothing is carried a second time
     before = 0 if old is None else old.cap.limit
     if cap.limit != before or old is None:
         books.entry(key, "limit", cap.limit - before, reason or ("created" if old is None else "limit changed"))

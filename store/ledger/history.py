@@ -49,6 +49,16 @@ def posts_since(connection: Connection, after_sequence: int, limit: int) -> list
     return [_record(row) for row in rows]
 
 
+def ledger_identity(connection: Connection) -> str:
+    """What tells this ledger from every other; a copy of it keeps it."""
+    return str(connection.execute("SELECT id FROM ledger_identity")[0][0])
+
+
+def newest_sequence(connection: Connection) -> int:
+    """The sequence of the newest row; 0 when there is none."""
+    return int(connection.execute("SELECT coalesce(max(sequence), 0) FROM posts")[0][0])
+
+
 def posts_of(connection: Connection, call_id: str) -> list[PostRecord]:
     """The rows of one call, oldest first."""
     rows = connection.execute(

@@ -1,6 +1,7 @@
 """Books what dead processes left: their spooled settlements first, then their open holds, posted as unconfirmed."""
 
 import logging
+from collections.abc import Set
 from pathlib import Path
 
 from store.database import Connection, Database, governance_revision
@@ -80,6 +81,27 @@ def _has_come_back(connection: Connection, epoch: str) -> bool:
     if not rows or rows[0][0] or rows[0][1] is not None:
         return False
     return bool(connection.now_ms() - rows[0][2] <= STALE_SECONDS * 1000)
+
+
+def end_forgotten(database: Database, epoch: str, live: Set[str], never_left: Set[str], still_never_left: Set[str]) -> list[str]:
+    """Ends open holds of an epoch that no live call owns: voided when they never left, else posted unconfirmed.
+
+    `live` and `still_never_left` may change meanwhile: they are asked again once the database is ours. Returns the calls.
+    """
+    with database.read() as connection:
+        ours = open_calls(connection, epoch)
+    # A call that was told to stay may still be listed as live: its caller has not heard of it yet.
+    calls = [call for call in ours if call in never_left or call not in live]
+    if calls:
+        with database.write() as connection:
+            batch = _batch(connection, calls)
+            for call in calls:
+                if call in never_left and call in still_never_left:
+                    batch.void(call, "never left")
+                elif call not in live:
+                    batch.post_unconfirmed(call, "forgotten")
+            batch.flush()
+    return calls
 
 
 def book_leftovers(database: Database, spool_dir: Path) -> int:

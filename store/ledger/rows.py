@@ -183,11 +183,20 @@ def read_caps(connection: Connection, cap_ids: Iterable[str]) -> dict[str, Store
 
 def read_balances(connection: Connection, keys: Iterable[Key]) -> dict[Key, Balance]:
     """The balances under these keys; those without a row are left out."""
-    rows = connection.execute(
+    return balances_from(connection.execute(*balances_query(connection, keys)))
+
+
+def balances_query(connection: Connection, keys: Iterable[Key]) -> tuple[str, tuple[object, ...]]:
+    """The statement that reads these balances, and its parameters; its rows are for `balances_from`."""
+    return (
         f"""SELECT b.cap_id, b.window_start_ms, b.used, b.held, b.carried FROM {connection.rowset("text", "bigint")} AS k
         CROSS JOIN balances AS b ON b.cap_id = k.c0 AND b.window_start_ms = k.c1""",
         (to_json(list(keys)),),
     )
+
+
+def balances_from(rows: Iterable[Sequence[Any]]) -> dict[Key, Balance]:
+    """Balances by their keys."""
     return {(row[0], row[1]): Balance(row[2], row[3], row[4]) for row in rows}
 
 

@@ -24,8 +24,8 @@ from store.ledger.operations import (
     deliver,
     sort_out,
 )
-from store.ledger.recovery import book_leftovers, recover_dead
-from store.ledger.rows import HoldRow, StoredCap
+from store.ledger.recovery import book_leftovers, end_forgotten, recover_dead
+from store.ledger.rows import HoldRow, StoredCap, balances_query
 from store.ledger.spool import Spool
 from store.ledger.types import Granted, Settled, Unit
 
@@ -38,6 +38,7 @@ SHORT_WAIT_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 COMPARE_SECONDS = 30.0
 BATCH_MAX = 1_000
+_STATE = """SELECT (SELECT value FROM meta WHERE key = 'revision'), (SELECT ended_ms IS NULL FROM epochs WHERE id = ?), {clock}"""
 LINGER_SECONDS = 0.004
 """How long settlements that nobody waits for are kept back for a hold to share their commit."""
 
@@ -76,6 +77,7 @@ class Writer:
         self._beaten_at = self._steady_since = clock.monotonic()
         self._caps: dict[str, StoredCap] = {}
         self._caps_revision = -1
+        self._last_ms = 0
         self._looked_at = 0.0
         self._due: dict[str, float] = {}
         self._thread: threading.Thread | None = None
@@ -231,8 +233,11 @@ class Writer:
             self._checkpoint()
             return
         try:
+            if self._database.engine != "sqlite":
+                self._drain(operations)  # which locks are needed follows from what is asked
             with self._database.write_batch() as connection:
-                self._drain(operations)
+                if self._database.engine == "sqlite":
+                    self._drain(operations)
                 answers, line, batch = self._work(connection, operations, self._line)
         except StoreUnavailable as error:
             self._drain(operations)
@@ -323,15 +328,13 @@ class Writer:
     def _work(
         self, connection: Connection, operations: list[Operation], line: Line, *, careful: bool = False
     ) -> tuple[list[Answer], Line, Batch]:
-        if connection.engine != "sqlite":
-            self._lock_caps(connection, operations, line)
+        books, revision = self._open(connection, operations, line, holds=True)
         now = self._clock.monotonic()
         settles = [op for op in operations if isinstance(op, SettleOperation)]
         answers: list[Answer] = []
         waiting = [op for op in line if not op.gone]
         newcomers, cancelled = sort_out(operations, waiting, answers)
         look_again = bool(settles or cancelled) or not operations or now - self._looked_at >= LOOK_AGAIN_SECONDS
-        books, revision = self._open_books(connection, bool(newcomers or waiting))
         batch = Batch(connection, books, epoch=self.epoch, revision=revision)
         candidates = [*waiting, *newcomers] if look_again else newcomers
         settled_ids = [*(op.settlement.call_id for op in settles), *cancelled]
@@ -358,31 +361,35 @@ class Writer:
         batch.flush()
         return answers, still_waiting, batch
 
-    def _lock_caps(self, connection: Connection, operations: list[Operation], line: Line) -> None:
-        """Keeps other processes away from all caps concerned, and takes in what arrived meanwhile as far as those are enough."""
-        locked = touched_caps(connection, [*line, *operations], self._own)
-        connection.lock_caps(locked)
-        late: list[Operation] = []
-        self._drain(late)
-        for operation in late:
-            enough = touched_caps(connection, [operation], self._own) <= locked
-            (operations if enough else self._next_batch).append(operation)
-
-    def _open_books(self, connection: Connection, holds: bool) -> tuple[Books, int]:
-        row = connection.execute(
-            f"""SELECT (SELECT value FROM meta WHERE key = 'revision'), (SELECT ended_ms IS NULL FROM epochs WHERE id = ?),
-            {connection.clock_sql}""",
-            (self.epoch,),
-        )[0]
-        revision = int(row[0] or 0)
-        if not row[1]:
+    def _open(self, connection: Connection, operations: list[Operation], line: Line, *, holds: bool) -> tuple[Books, int]:
+        """Begins the batch: locks what it needs, then reads the time, the revision, whether we are alive, and likely balances."""
+        shared = connection.engine != "sqlite"
+        locked = touched_caps(connection, [*line, *operations], self._own) if shared else set()
+        queries: list[tuple[str, tuple[object, ...]]] = [(_STATE.format(clock=connection.clock_sql), (self.epoch,))]
+        keys = {(cap_id, self._caps[cap_id].start_at(self._last_ms)) for cap_id in locked if cap_id in self._caps}
+        if keys:
+            queries.append(balances_query(connection, keys))
+        (state, *balances) = connection.open_batch(locked, queries)
+        revision, alive = int(state[0][0] or 0), state[0][1]
+        self._last_ms = connection.now_ms() if state[0][2] is None else state[0][2]
+        if not alive:
             # Somebody took us for dead and has booked what we held: nothing that we remember of it holds any more.
             self._own.clear()
             if holds:
                 self._renew_epoch(connection)
         if revision != self._caps_revision:
             self._caps, self._caps_revision = {}, revision
-        return Books(connection, connection.now_ms() if row[2] is None else row[2], self._caps), revision
+        books = Books(connection, self._last_ms, self._caps)
+        if balances:
+            books.know(keys, balances[0])
+        if shared:
+            # What arrived meanwhile comes in as far as the locks are enough.
+            late: list[Operation] = []
+            self._drain(late)
+            for operation in late:
+                enough = touched_caps(connection, [operation], self._own) <= locked
+                (operations if enough else self._next_batch).append(operation)
+        return books, revision
 
     def _renew_epoch(self, connection: Connection) -> None:
         # New holds need an epoch that is alive.
@@ -445,6 +452,7 @@ class Writer:
 
     def _beat(self) -> None:
         with self._database.write_batch() as connection:
+            connection.open_batch((), ())
             beat(connection, self.epoch)
         now = self._clock.monotonic()
         if now - self._beaten_at > 3 * HEARTBEAT_SECONDS:
@@ -463,25 +471,11 @@ class Writer:
         self.cycle([*self._unsafe])
 
     def compare_with_live(self) -> int:
-        """Ends open holds of this epoch that no live call owns: voided when they never left, else posted unconfirmed."""
-        with self._database.read() as connection:
-            never_left = self._never_left.copy()
-            ours = open_calls(connection, self.epoch)
-        # A call that was told to stay may still be listed as live: its caller has not heard of it yet.
-        calls = [call for call in ours if call in never_left or call not in self._live]
-        if calls:
-            with self._database.write() as connection:
-                books, revision = self._open_books(connection, False)
-                batch = Batch(connection, books, epoch=self.epoch, revision=revision)
-                batch.prepare([], calls)
-                for call in calls:
-                    if call in never_left and call in self._never_left:
-                        batch.void(call, "never left")
-                    elif call not in self._live:
-                        batch.post_unconfirmed(call, "forgotten")
-                batch.flush()
-            for call in calls:
-                self._own.pop(call, None)
+        """Ends open holds of this epoch that no live call owns; returns how many."""
+        never_left = self._never_left.copy()
+        calls = end_forgotten(self._database, self.epoch, self._live, never_left, self._never_left)
+        for call in calls:
+            self._own.pop(call, None)
         self._never_left -= never_left
         return len(calls)
 

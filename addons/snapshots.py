@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from store.config_store.snapshot import Snapshot
 from store.errors import StoreUnavailable, UserError
@@ -15,15 +16,24 @@ LOOK_PAUSE_SECONDS = 0.02
 
 
 class SnapshotKeeper:
-    """`current` is what calls are decided by. A poll notices edits of other processes within half a second."""
+    """`current` is what calls are decided by. A poll notices edits of other processes within half a second; `watch`, where the
+    database can tell of them, within milliseconds."""
 
-    def __init__(self, load: Callable[[], Snapshot], revision: Callable[[], int], first: Snapshot) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Snapshot],
+        revision: Callable[[], int],
+        first: Snapshot,
+        watch: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
         self._load = load
         self._revision = revision
         self._current = first
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._look: asyncio.Task[None] | None = None
+        self._watch = watch
+        self._told = asyncio.Event()
 
     @property
     def current(self) -> Snapshot:
@@ -58,7 +68,14 @@ class SnapshotKeeper:
 
     def start(self) -> None:
         """Begin to poll; needs a running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._poll(), name="snapshot poll")
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._poll(), name="snapshot poll")
+        if self._watch is not None:
+            self._watch(lambda: self._tell(loop))
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # the loop may be closed: nobody wants to know any more
+            loop.call_soon_threadsafe(self._told.set)
 
     async def close(self) -> None:
         """Stop polling."""
@@ -69,7 +86,9 @@ class SnapshotKeeper:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), POLL_SECONDS)
+            self._told.clear()
             try:
                 await self.refresh(await asyncio.to_thread(self._revision))
             except (StoreUnavailable, UserError) as fault:

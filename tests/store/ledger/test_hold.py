@@ -159,6 +159,16 @@ def test_observe_caps_never_refuse_or_trim_and_tell_what_would_have_been(desk: D
     assert desk.hold("c4", "o", bound=11).would_refuse == ("o",)
 
 
+def test_observed_parallel_calls_are_told_when_all_places_are_taken(desk: Desk) -> None:
+    """Nothing is ever used up of them, so what is held is what counts."""
+    desk.cap("o", 2, Unit.CONCURRENT, window=None, enforcement=Enforcement.OBSERVE)
+    told = [desk.hold(f"c{number}", "o", bound=1).would_refuse for number in range(3)]
+    assert told == [(), (), ("o",)]
+    desk.settle("c0", cost=1)
+    desk.settle("c1", cost=1)
+    assert desk.hold("c3", "o", bound=1).would_refuse == ()
+
+
 def test_what_another_cap_refuses_is_not_observed(desk: Desk) -> None:
     desk.cap("o", 100, enforcement=Enforcement.OBSERVE)
     desk.cap("h", 10)

@@ -49,7 +49,7 @@ def test_a_living_process_keeps_its_holds(tmp_path: Path) -> None:
     second = Desk(tmp_path, clock, seed=2)
 
     assert second.sums("a") == (0, 300)
-    assert recover_dead(second.database, clock, second.writer.epoch, second.writer._lease_dir) == 0
+    assert recover_dead(second.database, second.writer.epoch, second.writer._lease_dir) == 0
     first.settle("c1", cost=10)
     assert second.sums("a") == (10, 0)
     first.close()
@@ -111,7 +111,7 @@ def test_a_process_woken_after_it_was_taken_for_dead(tmp_path: Path) -> None:
     fenced = sleeper.writer.epoch
     assert sleeper.writer.lease is not None
     sleeper.writer.lease.abandon()
-    assert recover_dead(other.database, clock, other.writer.epoch, other.writer._lease_dir) == 1
+    assert recover_dead(other.database, other.writer.epoch, other.writer._lease_dir) == 1
     assert other.sums("a") == (300, 0)
 
     settled = sleeper.settle("c1", cost=100)
@@ -119,7 +119,7 @@ def test_a_process_woken_after_it_was_taken_for_dead(tmp_path: Path) -> None:
     assert sleeper.sums("a") == (100, 0)
     assert isinstance(sleeper.hold("c2", "a", bound=50), Granted)
     assert sleeper.writer.epoch != fenced
-    assert recover_dead(other.database, clock, other.writer.epoch, other.writer._lease_dir) == 0, "the new epoch is alive"
+    assert recover_dead(other.database, other.writer.epoch, other.writer._lease_dir) == 0, "the new epoch is alive"
     assert other.sums("a") == (100, 50)
     assert other.differences() == []
     sleeper.settle("c2", cost=1)
@@ -145,7 +145,7 @@ def test_a_lease_directory_that_is_gone_recovers_nothing_yet(tmp_path: Path) -> 
     with second.database.write() as connection:
         connection.execute("UPDATE epochs SET lease = '/nowhere/at/all.lease' WHERE id = ?", (first.writer.epoch,))
 
-    assert recover_dead(second.database, clock, second.writer.epoch, second.writer._lease_dir) == 0
+    assert recover_dead(second.database, second.writer.epoch, second.writer._lease_dir) == 0
     assert second.sums("a") == (0, 300)
     first.settle("c1", cost=1)
     first.close()
@@ -200,7 +200,7 @@ def test_booking_a_spool_twice_changes_nothing(tmp_path: Path) -> None:
             line + line + b'{"call_id":"nobody","cost_nanos":1,"tokens":0,"sent":true}\n'
         )
 
-    assert book_leftovers(desk.database, clock, tmp_path / "spool") == 6
+    assert book_leftovers(desk.database, tmp_path / "spool") == 6
     assert desk.sums("a") == (42, 0)
     assert desk.differences() == []
     desk.close()
@@ -424,7 +424,7 @@ def test_kill_minus_nine_under_load_loses_nothing(tmp_path: Path) -> None:
     assert killed == [-9] * 6
 
     ids = Ids(clock)
-    recovered = recover_dead(database, clock, ids.new(), tmp_path / "leases")
+    recovered = recover_dead(database, ids.new(), tmp_path / "leases")
     with database.read() as connection:
         rows = {row[0]: row[1:] for row in connection.execute("SELECT call_id, kind, cost_nanos FROM posts")}
         assert connection.execute("SELECT count(*) FROM open_holds") == [(0,)]

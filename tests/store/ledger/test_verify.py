@@ -52,7 +52,7 @@ def test_a_clean_book(desk: Desk) -> None:
         ("UPDATE balances SET held = held - 1 WHERE cap_id = 'k' AND held > 0", "held of cap k"),
         ("UPDATE balances SET carried = 0 WHERE cap_id = 'k'", "carried of cap k"),
         ("DELETE FROM balances WHERE cap_id = 'p'", "used of cap p"),
-        ("INSERT INTO balances VALUES ('a', 5, 1, 0, 0)", "used of cap a in the window from 5: kept 1, the rows say 0"),
+        ("INSERT INTO balances VALUES ('a', 5, 1, 0, 0, 0)", "used of cap a in the window from 5: kept 1, the rows say 0"),
         ("UPDATE caps SET limit_amount = 9999 WHERE id = 'p'", "limit of cap p: kept 9999, the rows say 570"),
         ("DELETE FROM open_holds WHERE call_id = 'c3'", "open hold: kept settled, the rows say c3"),
         ("INSERT INTO open_holds VALUES ('c0', 'e', 1)", "open hold: kept c0, the rows say settled"),
@@ -125,6 +125,7 @@ def test_windows_that_are_over_are_sealed_and_their_rows_pruned(desk: Desk) -> N
     desk.settle("open", cost=3)
     desk.hold("now", "a", bound=100)
     desk.settle("now", cost=2)
+    desk.clock.pass_ms(60_000)
     with desk.database.write() as connection:
         assert seal_windows(connection, desk.clock.now_ms()) == 1
         assert seal_windows(connection, desk.clock.now_ms()) == 0

@@ -1,12 +1,9 @@
 """After a crash the ledger's posts bring lost rows back, once, and both books show the same sums."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from store.clock import Ids, SystemClock
 from store.database import Database, governance_revision
@@ -15,12 +12,14 @@ from store.ledger.history import PostRecord, posts_since
 from store.ledger.ledger import Ledger
 from store.ledger.types import CallFacts, Cap, Granted, HoldRequest, Scope, Settlement, Unit
 from store.logs.catch_up import catch_up, compare
-from store.logs.opening import open_logs
+from store.logs.ledgers import Tie, read_watermark, tie
 from store.logs.queries import LogReader
 from store.logs.types import CallRow
 from store.logs.writer import LogWriter
-from store.sqlite import SqliteDatabase
+from tests.store.logs.stores import Stores
 
+TIE = Tie(1, 0)
+"""The ledger that fresh logs have not met yet."""
 NOON_MS = 1_795_435_200_000
 FACTS = CallFacts(
     virtual_key_id="vk-1", virtual_key_name="workshop", team_id="t", customer_id="c", run_id="r", provider="openai", model="m",
@@ -44,13 +43,6 @@ def row(call_id: str, cost_nanos: int = 1000) -> CallRow:
     )  # fmt: skip
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_logs(tmp_path / "logs.db")
-    yield opened
-    opened.close()
-
-
 def write(database: Database, *rows: CallRow) -> None:
     writer = LogWriter(database, clock=SystemClock())
     writer.start()
@@ -65,7 +57,7 @@ def daily_cost(database: Database) -> int:
 
 
 def test_a_lost_row_is_made_from_the_ledger_with_all_it_knows(database: Database) -> None:
-    report = catch_up(database, [post(1, "c-1", estimated=True, note="client_left")], now_ms=NOON_MS)
+    report = catch_up(database, [post(1, "c-1", estimated=True, note="client_left")], TIE, now_ms=NOON_MS)
     assert (report.watermark, report.checked, report.inserted, report.corrected, report.complete) == (1, 1, 1, 0, True)
     found = LogReader(database).get("c-1")
     assert found == CallRow(
@@ -80,9 +72,9 @@ def test_a_lost_row_is_made_from_the_ledger_with_all_it_knows(database: Database
 def test_nothing_is_ever_doubled(database: Database) -> None:
     write(database, row("c-1"))
     posts = [post(1, "c-1"), post(2, "c-2")]
-    assert catch_up(database, posts, now_ms=NOON_MS).inserted == 1
+    assert catch_up(database, posts, TIE, now_ms=NOON_MS).inserted == 1
     for _ in range(3):
-        assert catch_up(database, posts, now_ms=NOON_MS).checked == 0
+        assert catch_up(database, posts, TIE, now_ms=NOON_MS).checked == 0
     write(database, row("c-2"))
     reader = LogReader(database)
     assert reader.count() == 2 and reader.booked() == (2, 2000) and daily_cost(database) == 2000
@@ -90,13 +82,13 @@ def test_nothing_is_ever_doubled(database: Database) -> None:
     assert full is not None and (full.status, full.http_status, full.message) == ("success", 200, ""), (
         "the full row replaces the other"
     )
-    assert reader.watermark() == 2
-    assert LogWriter(database, clock=SystemClock()).watermark == 2
+    with database.read() as connection:
+        assert read_watermark(connection, TIE.number) == 2
 
 
 def test_the_ledger_is_right_where_the_two_differ(database: Database) -> None:
     write(database, row("c-1", cost_nanos=999))
-    report = catch_up(database, [post(1, "c-1", cost_nanos=1000)], now_ms=NOON_MS)
+    report = catch_up(database, [post(1, "c-1", cost_nanos=1000)], TIE, now_ms=NOON_MS)
     assert (report.corrected, LogReader(database).stats().cost_nanos, daily_cost(database)) == (1, 1000, 1000)
     write(database, row("c-1", cost_nanos=5))
     assert LogReader(database).stats().cost_nanos == 1000 == daily_cost(database), "a row that comes late does not undo it"
@@ -104,12 +96,12 @@ def test_the_ledger_is_right_where_the_two_differ(database: Database) -> None:
 
 def test_a_correction_moves_the_cost_by_its_difference_once(database: Database) -> None:
     held = post(1, "c-1", cost_nanos=5000, input_tokens=0, output_tokens=0, unconfirmed=True, note="")
-    catch_up(database, [held], now_ms=NOON_MS)
+    catch_up(database, [held], TIE, now_ms=NOON_MS)
     found = LogReader(database).get("c-1")
     assert found is not None and (found.status, found.cost_nanos, found.estimated) == ("unconfirmed", 5000, True)
     real = post(2, "c-1", kind="adjust", cost_nanos=-3800)
     for _ in range(2):
-        catch_up(database, [held, real], now_ms=NOON_MS)
+        catch_up(database, [held, real], TIE, now_ms=NOON_MS)
     found = LogReader(database).get("c-1")
     assert found is not None and (found.status, found.cost_nanos, found.input_tokens) == ("success", 1200, 12)
     assert LogReader(database).booked() == (1, 1200) and daily_cost(database) == 1200
@@ -121,10 +113,10 @@ def test_a_young_post_waits_for_its_row(database: Database) -> None:
         post(2, "young", at_ms=NOON_MS - 1000),
         post(3, "old-too", at_ms=NOON_MS - 60_000),
     ]
-    report = catch_up(database, posts, now_ms=NOON_MS, grace_ms=10_000)
+    report = catch_up(database, posts, TIE, now_ms=NOON_MS, grace_ms=10_000)
     assert (report.watermark, report.inserted, report.complete) == (1, 1, False), "the watermark never jumps over a gap"
     write(database, row("young"))
-    report = catch_up(database, posts, now_ms=NOON_MS, grace_ms=10_000)
+    report = catch_up(database, posts, TIE, now_ms=NOON_MS, grace_ms=10_000)
     assert (report.watermark, report.inserted, report.complete) == (3, 1, True)
 
 
@@ -134,11 +126,11 @@ def test_any_mixture_ends_with_equal_books(database: Database) -> None:
     kept = [row(one.call_id, one.cost_nanos) for one in posts if chance.random() < 0.7]
     early, late = kept[: len(kept) // 2], kept[len(kept) // 2 :]
     write(database, *early)
-    catch_up(database, posts[:700], now_ms=NOON_MS)
+    catch_up(database, posts[:700], TIE, now_ms=NOON_MS)
     write(database, *late)
-    catch_up(database, iter(posts), now_ms=NOON_MS)
+    catch_up(database, iter(posts), TIE, now_ms=NOON_MS)
     corrections = [replace(posts[index], sequence=2000 + index, cost_nanos=-5) for index in range(0, 1000, 100)]
-    catch_up(database, corrections, now_ms=NOON_MS)
+    catch_up(database, corrections, TIE, now_ms=NOON_MS)
     expected = sum(one.cost_nanos for one in posts) - 5 * len(corrections)
     reader = LogReader(database)
     assert reader.booked() == (len(posts), expected)
@@ -146,11 +138,12 @@ def test_any_mixture_ends_with_equal_books(database: Database) -> None:
     assert reader.count() == len(posts)
 
 
-async def test_a_real_ledger_and_the_logs_agree_after_a_crash_of_the_logs(tmp_path: Path, database: Database) -> None:
+async def test_a_real_ledger_and_the_logs_agree_after_a_crash_of_the_logs(
+    tmp_path: Path, stores: Stores, database: Database
+) -> None:
     clock = SystemClock()
     ids = Ids(clock)
-    config = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
-    config.migrate()
+    config = stores.ledger(clock)
     cap = Cap("cap-1", "budget", Scope.VIRTUAL_KEY, "vk-1", "workshop", Unit.USD, 10**12, None)
     with config.write() as connection:
         put_cap(connection, cap)
@@ -168,7 +161,7 @@ async def test_a_real_ledger_and_the_logs_agree_after_a_crash_of_the_logs(tmp_pa
     assert (before.watermark, before.ledger_nanos) == (0, 0)
     with config.read() as connection:
         posts = posts_since(connection, 0, 1000)
-    report = catch_up(database, posts, now_ms=clock.now_ms())
+    report = catch_up(database, posts, tie(database, config), now_ms=clock.now_ms())
     assert (report.checked, report.inserted, report.corrected, report.complete) == (40, 14, 0, True)
     expected = sum(1000 + number for number in range(40))
     after = compare(database, config)
@@ -178,4 +171,3 @@ async def test_a_real_ledger_and_the_logs_agree_after_a_crash_of_the_logs(tmp_pa
     broken = compare(database, config)
     assert not broken.agree and broken.missing == (posts[-1].call_id,)
     await ledger.close()
-    config.close()

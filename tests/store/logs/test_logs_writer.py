@@ -1,21 +1,21 @@
 """Rows reach logs.db in batches, once, bounded; losses are counted and said; calls never wait."""
 
+import random
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 
 from store.clock import SystemClock
 from store.database import Database
 from store.errors import StoreUnavailable
-from store.logs.opening import open_logs
 from store.logs.queries import LogReader
 from store.logs.retention import delete_older
 from store.logs.types import CallRow
 from store.logs.writer import LogWriter
+from tests.store.logs.stores import Stores
 
 DAY_MS = 86_400_000
 NOON_MS = 1_795_435_200_000
@@ -42,13 +42,6 @@ def row(call_id: str, **more: object) -> CallRow:
 def refusal(call_id: str, at_ms: int, **more: object) -> CallRow:
     values: dict[str, object] = {"status": "refused", "http_status": 402, "refusal_type": "budget_exceeded", "refusal_cap": "cap-1"}
     return row(call_id, at_ms=at_ms, cost_nanos=0, input_tokens=0, output_tokens=0, **(values | more))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_logs(tmp_path / "logs.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -97,19 +90,19 @@ def test_every_field_comes_back_as_it_was_added(database: Database, writer: LogW
 
 
 def test_the_models_and_the_schema_are_alike(database: Database) -> None:
-    from store.models_logs import BodyLog, CallLog, DailyCost, LogMeta
+    from store.models_logs import BodyLog, CallLog, DailyCost, LogLedger, LogMeta
 
     with database.read() as connection:
-        for model in (CallLog, BodyLog, DailyCost, LogMeta):
+        for model in (CallLog, BodyLog, DailyCost, LogLedger, LogMeta):
             table = model._meta.table_name
-            columns = connection.execute(f"SELECT name, \"notnull\" FROM pragma_table_info('{table}')")
+            columns = {column.name: not column.null for column in connection.peewee.get_columns(table)}
             declared = {field.column_name: not field.null for field in model._meta.sorted_fields}
-            assert declared.keys() == {name for name, _ in columns}, table
-            for name, not_null in columns:
+            assert declared.keys() == columns.keys(), table
+            for name, required in columns.items():
                 if name != "number":
-                    assert declared[name] == bool(not_null), (table, name)
-        names = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('calls')")]
-    assert names[1:-2] == [field.name for field in fields(CallRow)][:-2], "columns stand in the order of CallRow"
+                    assert declared[name] == required, (table, name)
+        names = [column.name for column in connection.peewee.get_columns("calls")]
+    assert names[1:-3] == [field.name for field in fields(CallRow)][:-2], "columns stand in the order of CallRow"
 
 
 def test_rows_are_readable_soon_without_flushing(database: Database, writer: LogWriter) -> None:
@@ -242,6 +235,38 @@ def test_odd_values_do_not_take_their_neighbours_down(database: Database, writer
     assert second is not None and second.message == "? lone" and len(second.path) == 4096 and second.cost_nanos == 2**63 - 1
 
 
+def test_numbers_beyond_measure_and_endless_names_break_no_sum_and_no_index(database: Database, writer: LogWriter) -> None:
+    """What a client sends as a model's name, and a provider as its usage, is anybody's guess."""
+    chance = random.Random(3)
+
+    def endless() -> str:
+        return "".join(chance.choices("abcdefghijklmnopqrstuvwxyzäöü€😀", k=5000))  # so that nothing can compress it
+
+    for number in range(3):
+        writer.add(
+            row(
+                f"c-{number}", model=endless(), provider=endless(), virtual_key_id=endless(), team_id=endless(),
+                customer_id=endless(), run_id=endless(), input_tokens=2**80, output_tokens=2**63 - 1, latency_ms=2**62,
+                count=2**62, cost_nanos=2**62, first_token_ms=-(2**70),
+            )
+        )  # fmt: skip
+    writer.add(row("c-3", model="gpt\0four", message="a\0b", virtual_key_name="\0"))
+    writer.add(row("c-3", model="gpt\0four", cost_nanos=1))
+    writer.flush()
+    reader = LogReader(database)
+    assert writer.stats.failed == 0 and reader.count() == 4
+    sums = reader.stats()
+    assert (sums.input_tokens, sums.output_tokens) == (3 * 10**12 + 12, 3 * 10**12 + 48)
+    assert sums.cost_nanos == 3 * 2**62 + 1, "money is exact, whatever the size"
+    total = reader.daily("2026-11-23", "2026-11-23")
+    assert sum(day.cost_nanos for day in total) == sums.cost_nanos and sum(day.calls for day in total) == sums.calls
+    first, last = reader.get("c-0"), reader.get("c-3")
+    assert first is not None and all(400 < len(text.encode()) <= 500 for text in (first.model, first.team_id, first.provider))
+    assert first.first_token_ms == -(10**12)
+    assert last is not None and (last.model, last.message) == ("gpt\ufffdfour", "")
+    assert [found.id for found in reader.recent(models=[first.model])] == ["c-0"]
+
+
 def test_many_threads_add_and_nothing_is_lost_or_doubled(database: Database) -> None:
     writer = LogWriter(database, clock=SystemClock(), batch_rows=97)
     writer.start()
@@ -262,8 +287,8 @@ def test_many_threads_add_and_nothing_is_lost_or_doubled(database: Database) -> 
     assert (day.calls, day.cost_nanos) == (1800, 6 * sum(range(300)))
 
 
-def test_two_writers_on_one_file_agree_on_the_sums(tmp_path: Path) -> None:
-    databases = [open_logs(tmp_path / "logs.db") for _ in range(2)]
+def test_two_writers_on_one_database_agree_on_the_sums(stores: Stores) -> None:
+    databases = [stores.logs() for _ in range(2)]
     writers = [LogWriter(database, clock=SystemClock(), batch_rows=20, batch_seconds=0.01) for database in databases]
     for number, writer in enumerate(writers):
         writer.start()
@@ -274,8 +299,6 @@ def test_two_writers_on_one_file_agree_on_the_sums(tmp_path: Path) -> None:
     reader = LogReader(databases[0])
     (day,) = reader.daily("2026-11-23", "2026-11-23")
     assert (reader.count(), day.calls, day.cost_nanos) == (400, 400, 400 * 123_000)
-    for database in databases:
-        database.close()
 
 
 def test_retention_deletes_calls_and_bodies_a_few_at_a_time_and_keeps_the_sums(database: Database, writer: LogWriter) -> None:
@@ -313,9 +336,10 @@ def test_the_writer_applies_the_retention_by_itself(database: Database) -> None:
     writer.close()
 
 
-def test_a_read_only_reader_works_beside_the_writer(tmp_path: Path, database: Database, writer: LogWriter) -> None:
+def test_a_read_only_reader_works_beside_the_writer(stores: Stores, writer: LogWriter) -> None:
     writer.add(row("c-1"))
     writer.flush()
-    reader = open_logs(tmp_path / "logs.db", read_only=True)
+    reader = stores.logs(read_only=True)
     assert LogReader(reader).count() == 1
-    reader.close()
+    with pytest.raises(StoreUnavailable):
+        delete_older(reader, NOON_MS + DAY_MS)

@@ -1,0 +1,41 @@
+"""Fresh logs on either engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.database import Database
+from tests.store.logs.stores import Stores
+from tests.support.postgres import Databases
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    if request.param == "sqlite":
+        made = Stores(tmp_path)
+    else:
+        databases: Databases = request.getfixturevalue("postgres_databases")
+        made = Stores(databases.fresh(), databases.fresh)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def database(stores: Stores) -> Database:
+    return stores.logs()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def module_stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """Stores that the tests of one module share."""
+    if request.param == "sqlite":
+        made = Stores(tmp_path_factory.mktemp("logs"))
+        yield made
+        made.close()
+        return
+    databases = Databases(request.getfixturevalue("postgres_dsn"))
+    made = Stores(databases.fresh())
+    yield made
+    made.close()
+    databases.drop()

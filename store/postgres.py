@@ -5,27 +5,22 @@ lock and keep apart by locking the caps they touch, in the order of their ids.
 """
 
 import logging
-import re
-import select
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
 import peewee
 import psycopg
 from playhouse.postgres_ext import Psycopg3Database
-from psycopg import errors, pq
-from psycopg.adapt import Dumper, Loader
-from psycopg.types.numeric import Int8Dumper
+from psycopg import pq
 
 from store.clock import Clock
-from store.database import WRITE_WAIT_SECONDS, Connection, Database, Row, Synchronous
+from store.database import WRITE_WAIT_SECONDS, Connection, Database, Synchronous
 from store.errors import StoreUnavailable, UserError
 from store.migrations import Migration
+from store.postgres_session import UNAVAILABLE, PostgresConnection, raised, reason
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +32,12 @@ CONNECT_SECONDS = 3
 IDLE_IN_TRANSACTION_SECONDS = 2
 """A batch whose process was suspended gives its locks back after this time: the server ends its session."""
 BATCH_LOCK_SECONDS = 5
+BATCH_ANSWER_SECONDS = BATCH_LOCK_SECONDS + 2
+"""A statement of a batch that has no answer by then has none to expect: the session is given up for another."""
+OTHER_ANSWER_SECONDS = 60
 LISTEN_PAUSE_SECONDS = 1.0
 
 _LOCK_KEYS: dict[Purpose, int] = {"config": 0x746F6C6C_0001, "logs": 0x746F6C6C_0002}
-_ORDER_KEY = 0x746F6C6C_0010
-_LISTED = "SELECT value FROM json_array_elements_text(?::json) AS listed (value)"
-_SERVER_TIME = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-_LOCK_CAPS = f"SELECT 1 FROM caps WHERE id IN ({_LISTED}) ORDER BY id FOR NO KEY UPDATE"
 _COMMON_OPTIONS = {
     "client_encoding": "UTF8",
     "timezone": "UTC",
@@ -61,15 +55,6 @@ _BATCH_OPTIONS = {
     "lock_timeout": f"{BATCH_LOCK_SECONDS}s",
 }
 _OTHER_OPTIONS = {"idle_in_transaction_session_timeout": "30s", "lock_timeout": f"{round(WRITE_WAIT_SECONDS)}s"}
-
-_UNAVAILABLE = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    errors.ReadOnlySqlTransaction,
-    errors.IdleInTransactionSessionTimeout,
-    errors.InFailedSqlTransaction,
-    errors.InsufficientPrivilege,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,120 +76,6 @@ class PostgresAddress:
     def label(self) -> str:
         """What messages call it; no secrets."""
         return f"the PostgreSQL database {self.db_name} on {self.host}:{self.port}"
-
-
-class PostgresConnection(Connection):
-    """One session."""
-
-    engine = "postgres"
-    listed = _LISTED
-
-    def __init__(self, engine: Psycopg3Database, label: str, clock: Clock | None, channel: str, lock_key: int) -> None:
-        self.peewee = engine
-        self.raw: psycopg.Connection[Row] = engine.connection()
-        self._label = label
-        self._clock = clock
-        self._channel = channel
-        self._shared_lock = f"SELECT pg_advisory_xact_lock_shared({lock_key})"
-        self._pipeline: AbstractContextManager[object] | None = None
-        if clock is None:
-            self.clock_sql = _SERVER_TIME
-
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        try:
-            cursor = psycopg.RawCursor(self.raw)
-            cursor.execute(_translated(sql), _bound(params) if params else None, prepare=bool(params))
-            return [] if self._pipeline is not None or cursor.description is None else cursor.fetchall()
-        except psycopg.Error as error:
-            raise _raised(error, self._label) from error
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        try:
-            psycopg.RawCursor(self.raw).executemany(_translated(sql), [_bound(row) for row in rows])
-        except psycopg.Error as error:
-            raise _raised(error, self._label) from error
-
-    def insert(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if not rows:
-            return
-        arrays = ", ".join(f"?::{kind}[]" for kind in types)
-        literals = [
-            _text_array(column) if kind == "text" else _number_array(column)
-            for kind, column in zip(types, zip(*rows, strict=True), strict=True)
-        ]
-        self.execute(f"INSERT INTO {table} ({columns}) SELECT * FROM unnest({arrays})", literals)
-
-    def rowset(self, *types: str) -> str:
-        columns = ", ".join(
-            f"(e ->> {index}){'' if kind == 'text' else '::' + kind} AS c{index}" for index, kind in enumerate(types)
-        )
-        return f"(SELECT {columns} FROM json_array_elements(?::json) AS elements (e))"
-
-    def now_ms(self) -> int:
-        """The server's time, unless the database was opened with a clock."""
-        if self._clock is not None:
-            return self._clock.now_ms()
-        return int(self.execute(f"SELECT {_SERVER_TIME}")[0][0])
-
-    def has_table(self, name: str) -> bool:
-        return bool(self.execute("SELECT 1 WHERE to_regclass(?) IS NOT NULL", (name,)))
-
-    def define(self, statement: str) -> None:
-        self.execute(_defined(statement))
-
-    def open_batch(self, cap_ids: Iterable[str], queries: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Row]]:
-        # One message to the server. Each statement sees what was committed before it began: the queries see what the locks waited for.
-        cursors = []
-        try:
-            with self.raw.pipeline():
-                self.raw.execute("BEGIN")
-                self.raw.execute(self._shared_lock, prepare=True)
-                wanted = sorted(set(cap_ids))
-                if wanted:
-                    lock = psycopg.RawCursor(self.raw)
-                    lock.execute(_translated(_LOCK_CAPS), [orjson.dumps(wanted).decode()], prepare=True)
-                for sql, params in queries:
-                    cursor = psycopg.RawCursor(self.raw)
-                    cursor.execute(_translated(sql), _bound(params), prepare=True)
-                    cursors.append(cursor)
-            return [cursor.fetchall() for cursor in cursors]
-        except psycopg.Error as error:
-            raise _raised(error, self._label) from error
-
-    def keep_order(self) -> None:
-        # Sequences are handed out under this lock and it is given back after the commit: who reads up to a sequence misses nothing.
-        self.execute(f"SELECT pg_advisory_xact_lock({_ORDER_KEY})")
-
-    @contextmanager
-    def pipelined(self) -> Iterator[None]:
-        # Left open: the commit goes with it.
-        if self._pipeline is None:
-            pipeline = self.raw.pipeline()
-            pipeline.__enter__()
-            self._pipeline = pipeline
-        yield
-
-    def commit(self) -> None:
-        """Commits, with what was pipelined before. Raises as `execute`."""
-        try:
-            self.raw.execute("COMMIT")
-            self.end_pipeline()
-        except psycopg.Error as error:
-            raise _raised(error, self._label) from error
-
-    def end_pipeline(self) -> None:
-        """Waits for the answers to what was pipelined. Raises psycopg.Error."""
-        pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None:
-            pipeline.__exit__(None, None, None)
-
-    @property
-    def looks_alive(self) -> bool:
-        """False when the server has closed the session: an idle session has nothing to read but that."""
-        return not self.raw.closed and not select.select([self.raw.pgconn.socket], [], [], 0)[0]
-
-    def notify(self, revision: int) -> None:
-        self.execute("SELECT pg_notify(?, ?)", (self._channel, str(revision)))
 
 
 class PostgresDatabase(Database):
@@ -304,11 +175,7 @@ class PostgresDatabase(Database):
 
     def close(self) -> None:
         self._closed.set()
-        with self._mutex:
-            idle = [*self._idle[False], *self._idle[True]]
-            self._idle = {False: [], True: []}
-        for connection in idle:
-            connection.peewee.close()
+        self._drop_idle()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Calls `changed` from a thread whenever another process says that the governance has changed, until `close`."""
@@ -349,8 +216,8 @@ class PostgresDatabase(Database):
                     if connection.raw.info.transaction_status != pq.TransactionStatus.IDLE:
                         connection.execute("ROLLBACK")
                 cause = error.__cause__
-                if isinstance(error, psycopg.Error | peewee.DatabaseError) and isinstance(cause or error, _UNAVAILABLE):
-                    raise _raised(cause or error, self.name) from error
+                if isinstance(error, psycopg.Error | peewee.DatabaseError) and isinstance(cause or error, UNAVAILABLE):
+                    raise raised(cause or error, self.name) from error
                 raise
         finally:
             self._give_back(connection, batch=batch)
@@ -379,6 +246,8 @@ class PostgresDatabase(Database):
                     lost = connection.raw.closed
                     with suppress(Exception):
                         connection.peewee.close()
+                    if connection.silent:
+                        self._drop_idle()
                     if fresh or not lost:
                         raise
         except BaseException:
@@ -394,8 +263,19 @@ class PostgresDatabase(Database):
                     return
             with suppress(Exception):
                 connection.peewee.close()
+            if connection.silent:
+                self._drop_idle()
         finally:
             self._slots.release()
+
+    def _drop_idle(self) -> None:
+        """Closes the sessions that nobody uses: what has silenced one has most likely silenced them all."""
+        with self._mutex:
+            idle = [*self._idle[False], *self._idle[True]]
+            self._idle = {False: [], True: []}
+        for connection in idle:
+            with suppress(Exception):
+                connection.peewee.close()
 
     def _connect(self, *, batch: bool) -> PostgresConnection:
         address = self.address
@@ -427,100 +307,6 @@ class PostgresDatabase(Database):
         try:
             engine.connect()
         except (peewee.PeeweeException, psycopg.Error) as error:
-            raise StoreUnavailable(f"{address.label} cannot be reached: {_reason(error)}") from None
-        connection = PostgresConnection(engine, address.label, self._clock, self._channel, self._lock_key)
-        connection.raw.adapters.register_dumper(int, Int8Dumper)
-        connection.raw.adapters.register_dumper(bool, _BoolDumper)
-        connection.raw.adapters.register_loader("numeric", _NumericLoader)
-        return connection
-
-
-class _BoolDumper(Dumper):
-    """Truth values are kept as integers, as in SQLite."""
-
-    oid = psycopg.adapters.types["int8"].oid
-
-    def dump(self, obj: bool) -> bytes:
-        return b"1" if obj else b"0"
-
-
-class _NumericLoader(Loader):
-    """Sums of integers are integers."""
-
-    def load(self, data: Any) -> int | float:
-        text = bytes(data)
-        return float(text) if b"." in text or b"N" in text else int(text)
-
-
-_MARK = re.compile(r"'(?:[^']|'')*'|\?")
-_NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-_WORDS = (
-    (re.compile(r"\bINTEGER PRIMARY KEY\b"), "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"),
-    (re.compile(r"\bINTEGER\b"), "BIGINT"),
-    (re.compile(r"\bREAL\b"), "DOUBLE PRECISION"),
-    (re.compile(r"\bTEXT\b"), 'TEXT COLLATE "C"'),
-    (re.compile(r"\bvalue NOT NULL"), "value BIGINT NOT NULL"),
-    (re.compile(r"(?<!\")\bwindow TEXT"), '"window" TEXT'),
-    (re.compile(r"\)\s*WITHOUT ROWID"), ")"),
-)
-
-
-@lru_cache(maxsize=2_000)
-def _translated(sql: str) -> str:
-    """`?` → `$1`, `$2`, …; SQLite's way to fix the order of a join → an ordinary one."""
-    count = 0
-
-    def number(match: re.Match[str]) -> str:
-        nonlocal count
-        if match[0] != "?":
-            return match[0]
-        count += 1
-        return f"${count}"
-
-    return _MARK.sub(number, sql).replace("CROSS JOIN", "JOIN") if " ON " in sql else _MARK.sub(number, sql)
-
-
-def _defined(statement: str) -> str:
-    for pattern, word in _WORDS:
-        statement = pattern.sub(word, statement)
-    return statement
-
-
-def _bound(params: Sequence[Any]) -> list[Any]:
-    """Parameters without NUL characters, which PostgreSQL cannot keep in text: U+FFFD stands in their place."""
-    return [_without_nul(value) if type(value) is str and ("\x00" in value or "\\u0000" in value) else value for value in params]
-
-
-def _without_nul(text: str) -> str:
-    return _NUL_ESCAPE.sub(r"\1\\ufffd", text.replace("\x00", "\ufffd"))
-
-
-def _number_array(values: Sequence[int | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else str(int(value)) for value in values]) + "}"
-
-
-def _text_array(values: Sequence[str | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
-
-
-def _quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
-
-
-def _raised(error: BaseException, label: str) -> Exception:
-    if isinstance(error, psycopg.IntegrityError):
-        return peewee.IntegrityError(str(error))
-    if isinstance(error, _UNAVAILABLE):
-        return StoreUnavailable(f"{label} cannot be used: {_reason(error)}")
-    if isinstance(error, Exception):
-        return error
-    raise error
-
-
-def _reason(error: BaseException) -> str:
-    """The heart of what libpq says, on one line."""
-    text = " ".join(line.strip() for line in str(error).splitlines()[:1]) or type(error).__name__
-    text = re.sub(r"^(?:connection failed: )?connection to server (?:on|at) .*? failed: ", "", text)
-    return re.sub(r"^(?:FATAL|ERROR|PANIC):\s+", "", text)
+            raise StoreUnavailable(f"{address.label} cannot be reached: {reason(error)}") from None
+        answer_seconds = BATCH_ANSWER_SECONDS if batch else OTHER_ANSWER_SECONDS
+        return PostgresConnection(engine, address.label, self._clock, self._channel, self._lock_key, answer_seconds)

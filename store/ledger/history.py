@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from store.database import Connection, Row
 from store.errors import NotFound
-from store.ledger.batch import UNCONFIRMED, Batch
+from store.ledger.batch import CORRECTED, UNCONFIRMED, Batch
 from store.ledger.books import Books
 from store.ledger.rows import Flag, facts_from_json, post_parts
 from store.ledger.types import CallFacts, Settled, Settlement
@@ -59,6 +59,12 @@ def newest_sequence(connection: Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(sequence), 0) FROM posts")[0][0])
 
 
+def call_at(connection: Connection, sequence: int) -> str | None:
+    """The call that a row is about; None when there is no such row."""
+    rows = connection.execute("SELECT call_id FROM posts WHERE sequence = ?", (sequence,))
+    return str(rows[0][0]) if rows else None
+
+
 def posts_of(connection: Connection, call_id: str) -> list[PostRecord]:
     """The rows of one call, oldest first."""
     rows = connection.execute(
@@ -68,15 +74,24 @@ def posts_of(connection: Connection, call_id: str) -> list[PostRecord]:
     return [_record(row) for row in rows]
 
 
-def unconfirmed(connection: Connection, limit: int = 1_000) -> list[PostRecord]:
+_WAITING = (
+    f"p.kind = '{UNCONFIRMED}' AND NOT EXISTS (SELECT 1 FROM posts AS c WHERE c.call_id = p.call_id AND c.step = {CORRECTED})"
+)
+
+
+def unconfirmed(connection: Connection, limit: int = 1_000, offset: int = 0) -> list[PostRecord]:
     """Calls posted at their hold because nobody could say what they cost, oldest first; corrected ones are left out."""
     rows = connection.execute(
         f"""SELECT {_COLUMNS} FROM posts AS p JOIN holds AS h ON h.call_id = p.call_id
-        WHERE p.kind = '{UNCONFIRMED}' AND NOT EXISTS (SELECT 1 FROM posts AS c WHERE c.call_id = p.call_id AND c.step = 2)
-        ORDER BY p.sequence LIMIT ?""",
-        (limit,),
+        WHERE {_WAITING} ORDER BY p.sequence LIMIT ? OFFSET ?""",
+        (limit, offset),
     )
     return [_record(row) for row in rows]
+
+
+def count_unconfirmed(connection: Connection) -> int:
+    """How many calls wait for somebody's word."""
+    return int(connection.execute(f"SELECT count(*) FROM posts AS p WHERE {_WAITING}")[0][0])
 
 
 def confirm(

@@ -9,6 +9,7 @@ from store.clock import Clock, Ids
 from store.database import Database
 from store.errors import StoreUnavailable
 from store.ledger.caps import cap_states
+from store.ledger.housekeeping import IDLE_SECONDS, Housekeeping
 from store.ledger.line import LINE_BYTES_MAX, LINE_CALLS_MAX, Line
 from store.ledger.operations import CancelOperation, HoldOperation, SettleOperation, deliver
 from store.ledger.rows import MAX_AMOUNT
@@ -41,13 +42,15 @@ class Ledger:
         line_calls_max: int = LINE_CALLS_MAX,
         line_bytes_max: int = LINE_BYTES_MAX,
         store_wait_seconds: float = STORE_WAIT_SECONDS,
+        retention_days: int | None = None,
     ) -> None:
         self.live: set[str] = set()
         self._database = database
         self._clock = clock
         self._store_wait_seconds = store_wait_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._house = Housekeeping(database, retention_days)
         self._asked: set[HoldOperation] = set()
         self._settling: set[SettleOperation] = set()
         self._closed = False
@@ -66,7 +69,8 @@ class Ledger:
         """Begins an epoch, books what dead processes left, starts the writer. Raises StoreUnavailable, OSError."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._writer.start)
-        self._watch = asyncio.create_task(self._watch_writer(), name="ledger-watch")
+        self._tasks.append(asyncio.create_task(self._watch_writer(), name="ledger-watch"))
+        self._tasks.append(asyncio.create_task(self._keep_house(), name="ledger-house"))
 
     @property
     def epoch(self) -> str:
@@ -88,7 +92,7 @@ class Ledger:
         self._check_open()
         call_id = request.call_id
         operation = HoldOperation(request, asyncio.get_running_loop(), self._clock.monotonic())
-        known = call_id in self.live
+        known = operation.repeats = call_id in self.live
         self.live.add(call_id)
         self._asked.add(operation)
         self._writer.submit(operation)
@@ -138,6 +142,8 @@ class Ledger:
 
     def cancel(self, call_id: str) -> None:
         """The caller went away before its call left: whatever it holds is voided in the next batch. From any thread."""
+        # Said first: between here and the next batch the writer may compare its open holds with the calls that are alive.
+        self._writer.never_left(call_id)
         self.live.discard(call_id)
         self._writer.submit(CancelOperation(call_id))
 
@@ -165,8 +171,8 @@ class Ledger:
         if self._closed:
             return
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.to_thread(self._writer.stop)
 
     # ---- inside
@@ -207,12 +213,26 @@ class Ledger:
             if self._is_stuck():
                 self._answer_for_stuck_writer()
 
+    async def _keep_house(self) -> None:
+        """Notes ends of raises, seals and prunes: beside the writer, in steps that nobody waits long for."""
+        pause = IDLE_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = IDLE_SECONDS
+            try:
+                pause = await asyncio.to_thread(self._house.step)
+            except StoreUnavailable as error:
+                log.debug("put off: %s", error)
+            except Exception:
+                log.exception("the ledger's housekeeping met something unexpected and goes on")
+
     def _answer_for_stuck_writer(self) -> None:
         for operation in list(self._asked):
             if not operation.future.done():
                 operation.gone = True
-                self._writer.never_left(operation.request.call_id)
-                self._writer.submit(CancelOperation(operation.request.call_id))
+                if not operation.repeats:
+                    self._writer.never_left(operation.request.call_id)
+                    self._writer.submit(CancelOperation(operation.request.call_id))
                 operation.future.set_exception(StoreUnavailable("the ledger's database does not answer"))
         waiting = [op for op in self._settling if not op.spooled and (op.future is None or not op.future.done())]
         deliver(self._writer.spool(waiting))

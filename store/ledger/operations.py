@@ -12,9 +12,12 @@ HoldAnswer = Granted | Refused | Stale
 
 
 class HoldOperation:
-    """A hold on its way. `gone` says that its caller has left; `needs` is its place in the line."""
+    """A hold on its way. `gone` says that its caller has left; `needs` is its place in the line.
 
-    __slots__ = ("asked_at", "future", "gone", "loop", "needs", "request")
+    `repeats`: the call is known to have been asked for before, so a failure of this ask says nothing of whether it left.
+    """
+
+    __slots__ = ("asked_at", "future", "gone", "loop", "needs", "repeats", "request")
 
     def __init__(self, request: HoldRequest, loop: asyncio.AbstractEventLoop, asked_at: float) -> None:
         self.request = request
@@ -22,6 +25,7 @@ class HoldOperation:
         self.future: asyncio.Future[HoldAnswer] = loop.create_future()
         self.asked_at = asked_at
         self.gone = False
+        self.repeats = False
         self.needs: tuple[tuple[str, int], ...] = ()
 
     @property

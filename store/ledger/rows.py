@@ -1,9 +1,8 @@
 """The ledger's rows between database and program: stored caps, balances, and the compact JSON inside holds and posts."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntFlag
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -107,8 +106,7 @@ class Balance:
         self.carried = carried
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRow:
+class HoldRow(NamedTuple):
     """A hold as it was written, and whether it is still open."""
 
     call_id: str

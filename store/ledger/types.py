@@ -1,7 +1,11 @@
-"""The words of the ledger: caps, what a call asks for, and what it is answered. Plain frozen values, no behaviour."""
+"""The words of the ledger: caps, what a call asks for, and what it is answered. Plain frozen values, no behaviour.
+
+What is made several times for each call is a NamedTuple: it costs a third of a frozen dataclass.
+"""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from store.errors import StoreUnavailable
 
@@ -75,8 +79,7 @@ class Raise:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CapState:
+class CapState(NamedTuple):
     """A cap with its sums at one instant: what refusals, the API and the dashboard show."""
 
     cap: Cap
@@ -140,8 +143,7 @@ class HoldRequest:
     """Memory this call keeps while it waits in line (its buffered body); the line is bounded in calls and in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The call may leave: its hold is on disk."""
 
     call_id: str
@@ -203,8 +205,7 @@ class Settlement:
     """A short word on the ending for whoever reads the books: `complete`, `client_left`, `upstream_broke`, `cut`, …"""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """The answer to a settlement; `caps` are the states after it, in the order of the hold."""
 
     call_id: str

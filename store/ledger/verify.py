@@ -57,8 +57,13 @@ def verify(database: Database, clock: Clock) -> VerifyReport:
     Raises StoreUnavailable.
     """
     with database.read() as connection:
-        books = replay(connection)
-        return _report(clock, books, tuple(_differences(connection, books)))
+        return verify_in(connection, clock)
+
+
+def verify_in(connection: Connection, clock: Clock) -> VerifyReport:
+    """As `verify`, inside a transaction. Raises StoreUnavailable."""
+    books = replay(connection)
+    return _report(clock, books, tuple(_differences(connection, books)))
 
 
 def rebuild(database: Database, clock: Clock) -> VerifyReport:

@@ -254,6 +254,7 @@ class Writer:
         self._line = line
         own = self._own
         own.update(batch.granted)
+        self._never_left.difference_update(op.call_id for op in operations if isinstance(op, CancelOperation))
         for call_id in batch.closed_holds:
             own.pop(call_id, None)
         self.batches += 1
@@ -262,7 +263,9 @@ class Writer:
             self._made_safe(operations)
         for operation, answer in answers:
             if isinstance(answer, Granted):
-                self._never_left.discard(answer.call_id)
+                # A caller that was told to stay meanwhile (the commit took too long) does not hear of it any more.
+                if isinstance(operation, HoldOperation) and not operation.gone:
+                    self._never_left.discard(answer.call_id)
             elif isinstance(answer, Settled) or (isinstance(operation, SettleOperation) and isinstance(answer, UserError)):
                 self._live.discard(operation.settlement.call_id)  # type: ignore[union-attr]
         deliver(answers)
@@ -302,7 +305,8 @@ class Writer:
         answers: list[Answer] = []
         for operation in [*self._line, *operations]:
             if isinstance(operation, HoldOperation):
-                self._never_left.add(operation.request.call_id)
+                if not operation.repeats:
+                    self._never_left.add(operation.request.call_id)
                 answers.append((operation, error))
             elif isinstance(operation, CancelOperation):
                 self._never_left.add(operation.call_id)

@@ -34,7 +34,7 @@ IDLE_IN_TRANSACTION_SECONDS = 2
 BATCH_LOCK_SECONDS = 5
 BATCH_ANSWER_SECONDS = BATCH_LOCK_SECONDS + 2
 """A statement of a batch that has no answer by then has none to expect: the session is given up for another."""
-OTHER_ANSWER_SECONDS = 60
+OTHER_ANSWER_SECONDS = 30
 LISTEN_PAUSE_SECONDS = 1.0
 
 _LOCK_KEYS: dict[Purpose, int] = {"config": 0x746F6C6C_0001, "logs": 0x746F6C6C_0002}

@@ -187,8 +187,11 @@ class Batch:
 
     # ---- settlements
 
-    def settle(self, settlement: Settlement) -> Settled:
-        """Posts or voids an open hold, corrects an unconfirmed post, or finds it done. Raises NotFound for an unknown call."""
+    def settle(self, settlement: Settlement, as_posted: frozenset[Unit] = frozenset()) -> Settled:
+        """Posts or voids an open hold, corrects an unconfirmed post, or finds it done. Raises NotFound for an unknown call.
+
+        A correction leaves caps in the units `as_posted` as they are.
+        """
         row = self._holds.get(settlement.call_id)
         if row is None:
             raise NotFound(f"no hold is known for the call {settlement.call_id!r}; nothing was charged")
@@ -196,7 +199,7 @@ class Batch:
             return self._post(row, settlement, "post" if settlement.sent else "void")
         posted = self._posted.get(settlement.call_id)
         if posted is not None and posted.kind == UNCONFIRMED and not posted.corrected:
-            return self._adjust(row, posted, settlement)
+            return self._adjust(row, posted, settlement, as_posted)
         return Settled(settlement.call_id, self._states(row), repeated=True)
 
     def post_unconfirmed(self, call_id: str, note: str) -> bool:
@@ -242,7 +245,7 @@ class Batch:
         self._posted[row.call_id] = PostedRow(kind, cost_nanos, tokens, tuple(parts), False, MAX_AMOUNT)
         return Settled(row.call_id, self._states(row), over_hold=over_hold)
 
-    def _adjust(self, row: HoldRow, posted: PostedRow, settlement: Settlement) -> Settled:
+    def _adjust(self, row: HoldRow, posted: PostedRow, settlement: Settlement, as_posted: frozenset[Unit]) -> Settled:
         books = self._books
         caps = books.caps
         before = {cap_id: used for cap_id, _, used in posted.parts}
@@ -255,7 +258,8 @@ class Batch:
             real = _used(stored.unit, settlement)
             over_hold = over_hold or (stored.unit is Unit.USD and real > amount)
             # What a reset has forgiven stays forgiven, whatever it turns out to have cost.
-            difference = 0 if posted.sequence <= lines.get(cap_id, 0) else real - before.get(cap_id, 0)
+            forgiven = posted.sequence <= lines.get(cap_id, 0)
+            difference = 0 if forgiven or stored.unit in as_posted else real - before.get(cap_id, 0)
             books.at(key).used += difference
             books.touch(key)
             parts.append((cap_id, key[1], difference))

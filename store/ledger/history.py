@@ -8,7 +8,7 @@ from store.errors import NotFound
 from store.ledger.batch import CORRECTED, UNCONFIRMED, Batch
 from store.ledger.books import Books
 from store.ledger.rows import Flag, facts_from_json, post_parts
-from store.ledger.types import CallFacts, Settled, Settlement
+from store.ledger.types import CallFacts, Settled, Settlement, Unit
 
 _COLUMNS = """p.sequence, p.call_id, p.kind, p.at_ms, p.held_ms, p.cost_nanos, p.tokens, p.input_tokens, p.output_tokens, p.flags,
     p.model, p.price_source, p.note, p.parts, h.facts, h.amount_nanos"""
@@ -97,7 +97,10 @@ def count_unconfirmed(connection: Connection) -> int:
 def confirm(
     connection: Connection, call_id: str, *, cost_nanos: int | None = None, tokens: int | None = None, reason: str = ""
 ) -> Settled:
-    """A person's word on an unconfirmed call: as posted when no amounts are given, else corrected to them. Raises NotFound."""
+    """A person's word on an unconfirmed call: corrected to the amounts given; where none is given it stays as posted.
+
+    Raises NotFound.
+    """
     found = next((record for record in posts_of(connection, call_id) if record.kind == UNCONFIRMED), None)
     if found is None:
         raise NotFound(f"the call {call_id!r} is not unconfirmed")
@@ -111,7 +114,9 @@ def confirm(
             found.tokens if tokens is None else tokens,
             sent=True,
             note=reason or "confirmed",
-        )
+        ),
+        # What a cap in tokens was posted is what it held, which may be less than the call's estimate.
+        frozenset(unit for unit, given in ((Unit.USD, cost_nanos), (Unit.TOKENS, tokens)) if given is None),
     )
     batch.flush()
     return settled

@@ -95,17 +95,22 @@ def _entries(connection: Connection, books: Replay) -> None:
 
 def _posts(connection: Connection, books: Replay) -> None:
     columns = "sequence, call_id, step, kind, cost_nanos, tokens, parts"
+    money = {cap_id for cap_id, stored in books.caps.items() if stored.unit is Unit.USD}
     for page in _pages(connection, f"SELECT {columns} FROM posts"):
         parsed = [(row, post_parts(row[6])) for row in page]
         sealed = _seals(connection, {(part[0], part[1]) for _, parts in parsed for part in parts}, "posts_sequence")
         firsts = _first_posts(connection, [row[1] for row in page if row[2] == 2])
         for row, parts in parsed:
+            sequence, call_id, step, _, cost_nanos, _, _ = row
             books.posts += 1
-            books.cost_nanos += row[4]
-            for cap_id, start_ms, used in parts:
-                _check_amount(books, row, firsts.get(row[1]), (cap_id, start_ms, used))
-                if row[0] > sealed.get((cap_id, start_ms), -1):
-                    books.at((cap_id, start_ms)).used += used
+            books.cost_nanos += cost_nanos
+            for part in parts:
+                cap_id, start_ms, used = part
+                if used != cost_nanos or step != 1 or cap_id not in money:  # nearly every row is money that is right
+                    _check_amount(books, row, firsts.get(call_id), part)
+                key = (cap_id, start_ms)
+                if sequence > sealed.get(key, -1):
+                    books.at(key).used += used
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,8 @@ def _expected_correction(
     if unit is Unit.USD:
         return first.cost_nanos + differences[0] - before
     if unit is Unit.TOKENS:
-        return first.tokens + differences[1] - before
+        # No other count of tokens: either it was as estimated, or somebody confirmed the call as it was charged.
+        return first.tokens + differences[1] - before if differences[1] else None
     return 0 if unit is Unit.CONCURRENT else None  # requests: 0 when it was sent after all, -1 when it was not
 
 

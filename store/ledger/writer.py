@@ -332,7 +332,7 @@ class Writer:
     def _work(
         self, connection: Connection, operations: list[Operation], line: Line, *, careful: bool = False
     ) -> tuple[list[Answer], Line, Batch]:
-        books, revision = self._open(connection, operations, line, holds=True)
+        books, revision = self._open(connection, operations, line, admit_late=not careful)
         now = self._clock.monotonic()
         settles = [op for op in operations if isinstance(op, SettleOperation)]
         answers: list[Answer] = []
@@ -365,8 +365,11 @@ class Writer:
         batch.flush()
         return answers, still_waiting, batch
 
-    def _open(self, connection: Connection, operations: list[Operation], line: Line, *, holds: bool) -> tuple[Books, int]:
-        """Begins the batch: locks what it needs, then reads the time, the revision, whether we are alive, and likely balances."""
+    def _open(self, connection: Connection, operations: list[Operation], line: Line, *, admit_late: bool) -> tuple[Books, int]:
+        """Begins the batch: locks what it needs, then reads the time, the revision, whether we are alive, and likely balances.
+
+        `admit_late` adds to `operations` what arrived while it waited for its locks.
+        """
         shared = connection.engine != "sqlite"
         locked = touched_caps(connection, [*line, *operations], self._own) if shared else set()
         queries: list[tuple[str, tuple[object, ...]]] = [(_STATE.format(clock=connection.clock_sql), (self.epoch,))]
@@ -379,15 +382,14 @@ class Writer:
         if not alive:
             # Somebody took us for dead and has booked what we held: nothing that we remember of it holds any more.
             self._own.clear()
-            if holds:
-                self._renew_epoch(connection)
+            self._renew_epoch(connection)
         if revision != self._caps_revision:
             self._caps, self._caps_revision = {}, revision
         books = Books(connection, self._last_ms, self._caps)
         if balances:
             books.know(keys, balances[0])
-        if shared:
-            # What arrived meanwhile comes in as far as the locks are enough.
+        if shared and admit_late:
+            # As far as the locks are enough; the rest is for the next batch.
             late: list[Operation] = []
             self._drain(late)
             for operation in late:

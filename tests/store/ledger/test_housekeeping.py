@@ -1,5 +1,6 @@
 """Windows are sealed and rows pruned in small steps by whoever comes first, and the books still add up from what is left."""
 
+import random
 import statistics
 import time
 from pathlib import Path
@@ -373,3 +374,57 @@ async def test_a_running_ledger_keeps_house_beside_its_calls(till: Till, tmp_pat
     assert len(waits) > 5 and statistics.median(waits) < 0.1
     assert till.used("a") == number
     assert till.rows("SELECT used FROM seals WHERE cap_id = 'old'") == [(2_600,)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_history_with_seals_and_pruning_adds_up(till: Till, seed: int) -> None:
+    """Against plain sums: what was spent in the hour, and prepaid since the last reset, whatever has been pruned meanwhile."""
+    chance = random.Random(seed)
+    till.cap("h", 10**12, created_ms=START_MS)
+    till.cap("p", 10**12, None)
+    worth: dict[str, tuple[int, int]] = {}
+    open_calls: list[str] = []
+    lost: list[str] = []
+    forgiven: set[str] = set()
+    house = Housekeeping(till.database, 1)
+    for step in range(90):
+        match chance.choice(["hold", "hold", "settle", "settle", "lose", "found", "reset", "wait", "house", "house"]):
+            case "hold":
+                till.hold(f"c{step}", "h p", chance.randint(1, 99))
+                open_calls.append(f"c{step}")
+                worth[f"c{step}"] = (till.clock.at_ms, 0)
+            case "settle" if open_calls:
+                call_id = open_calls.pop(chance.randrange(len(open_calls)))
+                cost = chance.randint(0, 99)
+                till.settle(call_id, cost)
+                worth[call_id] = (worth[call_id][0], cost)
+            case "lose" if open_calls:
+                call_id = open_calls.pop(0)
+                till.lose(call_id)
+                lost.append(call_id)
+                held = till.rows("SELECT amount_nanos FROM holds WHERE call_id = ?", call_id)[0][0]
+                worth[call_id] = (worth[call_id][0], held)
+            case "found" if lost:
+                call_id = lost.pop()
+                cost = chance.randint(0, 99)
+                till.settle(call_id, cost)
+                worth[call_id] = (worth[call_id][0], cost)
+            case "reset":
+                with till.database.write() as connection:
+                    reset_cap(connection, "p", "")
+                forgiven |= worth.keys() - set(open_calls)
+            case "wait":
+                till.pass_ms(chance.choice([60_000, HOUR_MS // 2, HOUR_MS, 30 * HOUR_MS]))
+            case "house":
+                run(till, house)
+        hour = (till.clock.at_ms - START_MS) // HOUR_MS
+        spent = sum(cost for at_ms, cost in worth.values() if (at_ms - START_MS) // HOUR_MS == hour)
+        prepaid = sum(cost for call_id, (_, cost) in worth.items() if call_id not in forgiven)
+        assert (till.used("h"), till.used("p")) == (spent, prepaid), f"seed {seed}, step {step}"
+    assert till.differences() == []
+    till.pass_ms(3 * DAY_MS)
+    for call_id in open_calls:
+        till.settle(call_id, 1)
+    till.pass_ms(3 * DAY_MS)
+    run(till, house)
+    assert len(calls(till)) <= 1 + 2 * sum(1 for row in till.rows("SELECT 1 FROM posts WHERE kind = 'unconfirmed'"))

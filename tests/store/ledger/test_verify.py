@@ -6,10 +6,13 @@ from store.clock import SystemClock
 from store.errors import NotFound
 from store.ledger.caps import delete_cap, reset_cap, top_up
 from store.ledger.history import posts_of, posts_since
+from store.ledger.raises import raise_cap
+from store.ledger.rows import CAP_COLUMNS, post_parts, to_json
 from store.ledger.seal import prune, seal_windows
 from store.ledger.types import Granted, Unit
 from store.ledger.verify import rebuild, verify
 from tests.store.ledger.desk import START_MS, Desk
+from tests.store.ledger.till import Till
 
 HOUR_MS = 3_600_000
 
@@ -181,3 +184,82 @@ def test_windows_of_deleted_caps_are_sealed_too(desk: Desk) -> None:
     with desk.database.write() as connection:
         assert seal_windows(connection, desk.clock.now_ms()) == 1
     assert desk.differences() == []
+
+
+# ---- on either engine, page by page
+
+
+def busy_till(till: Till) -> None:
+    """Some of everything, over several windows, with seals, a correction, a reset and a raise."""
+    till.cap("a", 10**9, carry_over=True)
+    till.cap("p", 10**9, None)
+    till.cap("t", 10**6, "1d", Unit.TOKENS)
+    for number in range(11):
+        till.hold(f"c{number}", "a p t", 100, tokens=10)
+        if number % 5 == 0:
+            till.lose(f"c{number}")
+        if number != 7:
+            till.settle(f"c{number}", 90 + number, 5 + number)
+        if number == 4:
+            till.pass_ms(HOUR_MS)
+            with till.database.write() as connection:
+                seal_windows(connection, till.clock.now_ms())
+        if number == 6:
+            with till.database.write() as connection:
+                reset_cap(connection, "p", "")
+                raise_cap(connection, "a", by=5, until_ms=till.clock.now_ms() + HOUR_MS, reason="")
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 5_000])
+def test_pages_of_any_size_add_up_to_the_same(till: Till, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    """By hand: 11 calls of 90 to 100, one still open; 3 of them were corrected, so they have two rows."""
+    busy_till(till)
+    monkeypatch.setattr("store.ledger.replay.PAGE", page)
+    monkeypatch.setattr("store.ledger.verify.PAGE", page)
+    report = verify(till.database, till.clock)
+    assert report.clean, report.differences
+    assert (report.holds, report.posts, report.open_holds) == (11, 13, 1)
+    assert report.cost_nanos == sum(90 + number for number in range(11)) - 97
+
+    with till.database.write() as connection:
+        connection.execute("UPDATE balances SET used = used + 1")
+        connection.execute("UPDATE seals SET carried = carried + 2")
+        connection.execute("DELETE FROM balances WHERE cap_id = 't'")
+    found = till.differences()
+    assert len([line for line in found if line.startswith("used of")]) == len(till.rows("SELECT 1 FROM balances")) + 1
+    assert [line for line in found if line.startswith("carried of cap t")] == []
+    rebuild(till.database, till.clock)
+    assert till.differences() == []
+
+
+def test_an_unknown_cap_is_named_and_does_not_end_the_replay(till: Till) -> None:
+    busy_till(till)
+    with till.database.write() as connection:
+        saved = connection.execute(f"SELECT {CAP_COLUMNS} FROM caps WHERE id = 't'")
+        connection.execute("DELETE FROM caps WHERE id = 't'")
+    found = till.differences()
+    assert any(line.startswith("unknown cap of cap t") and "of call c7" in line for line in found), found
+    with till.database.write() as connection:
+        marks = ", ".join("?" * len(saved[0]))
+        connection.execute(f"INSERT INTO caps ({CAP_COLUMNS}) VALUES ({marks})", saved[0])
+
+
+@pytest.mark.parametrize(
+    ("step", "cap_id", "wrong", "words"),
+    [
+        (1, "t", 999, "kept 999, the rows say 6"),
+        (2, "a", 0, "of call c0: kept 0, the rows say -10"),
+        (2, "t", 3, "of call c0: kept 3, the rows say -5"),
+    ],
+)
+def test_postings_that_book_something_else_than_they_say(till: Till, step: int, cap_id: str, wrong: int, words: str) -> None:
+    """c0 was charged 100 and 10 tokens and cost 90 and 5; c1 cost 91 and 6."""
+    busy_till(till)
+    call_id = "c1" if step == 1 else "c0"
+    (text,) = till.rows("SELECT parts FROM posts WHERE call_id = ? AND step = ?", call_id, step)[0]
+    parts = [[part[0], part[1], wrong if part[0] == cap_id else part[2]] for part in post_parts(text)]
+    with till.database.write() as connection:
+        connection.execute("UPDATE posts SET parts = ? WHERE call_id = ? AND step = ?", (to_json(parts), call_id, step))
+    assert any(line.startswith(f"amount of cap {cap_id}") and words in line for line in till.differences()), till.differences()
+    with till.database.write() as connection:
+        connection.execute("UPDATE posts SET parts = ? WHERE call_id = ? AND step = ?", (text, call_id, step))

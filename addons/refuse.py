@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from shlex import quote
 from typing import Any
 
 import orjson
 
 from addons.refusal import Refusal
 from store.clock import iso_utc
-from store.ledger.types import CapState, Exceeded, Unit
+from store.ledger.types import CapState, Exceeded, Scope, Unit
 from store.money import format_usd, plain_usd
 
 ANTHROPIC_TYPES: Mapping[int, str] = {
@@ -42,6 +43,8 @@ BEDROCK_TYPES: Mapping[int, str] = {
     404: "ResourceNotFoundException",
     429: "ThrottlingException",
 }
+USED_UP = frozenset({"budget_exceeded", "token_limited", "request_limited", "rate_limited"})
+"""Refusals that end with a window: Codex is told the date."""
 UPSTREAM_FAULT = "upstream_unreachable"
 """The provider's side failed: whether to try again is the client's own rule, as it is without a gateway."""
 SCOPE_WORDS: Mapping[str, str] = {
@@ -87,6 +90,8 @@ def cap_fields(state: CapState, needed: int | None = None) -> dict[str, Any]:
 
 def _reset_words(state: CapState) -> str:
     if state.resets_at_ms is None:
+        if state.cap.unit is Unit.USD and state.cap.scope is not Scope.RUN:
+            return f"it does not reset by itself: `tollgate budgets topup {quote(state.cap.name)} AMOUNT` adds to it"
         return "it does not reset by itself"
     every = "on the calendar" if state.cap.calendar_aligned else "every"
     return f"it resets at {iso_utc(state.resets_at_ms)} ({every} {state.cap.window})"
@@ -103,8 +108,19 @@ def budget_message(exceeded: Exceeded) -> str:
             f"Budget '{cap.name}' of {whose} has {format_usd(left)} of {format_usd(state.limit)} left"
             f" and this call needs up to {format_usd(exceeded.needed)}; {_reset_words(state)}."
         )
-    words = {"tokens": "tokens", "requests": "requests", "concurrent": "parallel calls"}[cap.unit.value]
-    return f"Limit '{cap.name}' of {whose}: {state.used + state.held} of {state.limit} {words} are used; {_reset_words(state)}."
+    return f"Limit '{cap.name}' of {whose} {_count_words(exceeded, left)}."
+
+
+def _count_words(exceeded: Exceeded, left: int) -> str:
+    """What is left of a limit that counts, and when there is more."""
+    state = exceeded.state
+    if state.cap.unit is Unit.CONCURRENT:
+        if state.limit <= 0:
+            return "allows no calls"
+        return f"has {left} of {state.limit} parallel calls left; a place comes back when one of them ends"
+    if state.cap.unit is Unit.TOKENS:
+        return f"has {left} of {state.limit} tokens left and this call needs about {exceeded.needed}; {_reset_words(state)}"
+    return f"has {left} of {state.limit} requests left; {_reset_words(state)}"
 
 
 def _common(refusal: Refusal, request_id: str) -> dict[str, Any]:
@@ -142,6 +158,9 @@ def body(refusal: Refusal, dialect: str, request_id: str, extra_fields: Mapping[
             "message": refusal.message,
             "details": [detail],
         }
+        if refusal.retry_after is not None:
+            retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{refusal.retry_after}s"}
+            error["details"].append(retry)
         return orjson.dumps({"error": error} | common)
     if dialect == "bedrock":
         return orjson.dumps(common | {"type": refusal.type})
@@ -174,11 +193,12 @@ def is_codex(user_agent: str, originator: str) -> bool:
 
 
 def for_codex(refusal: Refusal, request_id: str) -> tuple[int, bytes] | None:
-    """A used-up budget in the one shape that Codex shows at once, with the date: None when it does not apply.
+    """A used-up budget or rate limit in the one shape that Codex shows at once, with the date: None when it does not apply.
 
-    A budget that never resets stays a plain 402: there is no date to show.
+    Of any other 429 it shows nothing and tries nothing again, however soon that would help. What never resets stays as it is,
+    because there is no date to show.
     """
-    if refusal.type != "budget_exceeded" or not refusal.exceeded:
+    if refusal.type not in USED_UP or not refusal.exceeded:
         return None
     state = refusal.exceeded[0].state
     if state.resets_at_ms is None:

@@ -1,7 +1,8 @@
 """What the gateway port answers by itself: health, the CA certificate, the quota of a key, the model list, preflights."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,28 @@ from addons.refusal import Refusal
 from addons.services import Services
 from store.config_store.snapshot import ANY, VirtualKey
 
+HEALTH_SECONDS = 1.5
+"""A store that has not answered in this time is out of reach."""
 ALLOWED_HEADERS = "authorization, content-type, x-api-key, x-goog-api-key, api-key, x-bf-vk, anthropic-version, anthropic-beta"
+
+
+Components = dict[str, Any]
+
+
+class HealthProbe:
+    """Asks the stores on a thread, once for all who ask meanwhile: a silent server holds up one thread, and no call."""
+
+    def __init__(self) -> None:
+        self._looking: asyncio.Task[Components | None] | None = None
+
+    async def look(self, health: Callable[[], Components | None]) -> Components | None:
+        """What `health` says, or None when it takes too long."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(asyncio.to_thread(health), name="health")
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._looking), HEALTH_SECONDS)
+        except TimeoutError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +47,11 @@ class LocalAnswers:
     ca_certificate: Path
     quota: Callable[[VirtualKey], Awaitable[dict[str, Any]]]
     """The quota object of a key, in Bifrost's shape."""
-    health: Callable[[], dict[str, Any] | None]
-    """Components' states, or None when a store is out of reach."""
+    health: Callable[[], Components | None]
+    """Components' states, or None when a store is out of reach. May block; asked on a thread."""
     list_models: Callable[[str], tuple[str, ...]]
     """Model ids that the price book knows of a provider."""
+    probe: HealthProbe = field(default_factory=HealthProbe)
 
 
 async def answer(call: Call, services: Services, local: LocalAnswers) -> http.Response | None:
@@ -48,7 +71,7 @@ async def answer(call: Call, services: Services, local: LocalAnswers) -> http.Re
                 }
             )
         case "/health":
-            components = local.health()
+            components = await local.probe.look(local.health)
             if components is None:
                 call.refuse(Refusal(503, "gateway_unavailable", "A store cannot be reached.", retry_after=5))
                 return None

@@ -11,6 +11,7 @@ TRANSIENT_SECONDS = 60
 """A rate limit that resets within this time is worth waiting for; a later one is final."""
 HELD_RETRY_SECONDS = 2
 CONCURRENT_RETRY_SECONDS = 1
+"""A place among parallel calls comes back sooner than money: whole calls end more often than budgets move."""
 RATE_TYPES = {
     Unit.TOKENS: "token_limited",
     Unit.REQUESTS: "request_limited",
@@ -80,7 +81,11 @@ def _request(call: Call, services: Services, caps: tuple[Cap, ...]) -> HoldReque
 
 
 def refusal_of(refused: Refused, now_ms: int) -> Refusal:
-    """The refusal for what the ledger answered; the first cap decides the type and the words."""
+    """The refusal for what the ledger answered; the first cap decides the type and the words.
+
+    Windows are measured against the ledger's time where it is told: on several machines clocks differ, the ledger's does not.
+    """
+    now_ms = refused.at_ms or now_ms
     first = refused.exceeded[0]
     message = budget_message(first)
     unit = first.state.cap.unit
@@ -102,11 +107,20 @@ def refusal_of(refused: Refused, now_ms: int) -> Refusal:
 def _retry_after(refused: Refused, now_ms: int) -> int | None:
     """Seconds until none of the caps is in the way any more; None where that is too long to wait for."""
     if refused.held_only:
-        is_concurrent = refused.exceeded[0].state.cap.unit is Unit.CONCURRENT
-        return CONCURRENT_RETRY_SECONDS if is_concurrent else HELD_RETRY_SECONDS
+        return max(_seconds_held(exceeded, now_ms) for exceeded in refused.exceeded)
     waits = [_seconds_left(exceeded, now_ms) for exceeded in refused.exceeded]
     longest = max((wait for wait in waits if wait is not None), default=None)
     return longest if None not in waits and longest is not None and longest <= TRANSIENT_SECONDS else None
+
+
+def _seconds_held(exceeded: Exceeded, now_ms: int) -> int:
+    """When to look again at a cap that only calls in flight fill. Never final: what they hold may come back."""
+    unit = exceeded.state.cap.unit
+    if unit is Unit.CONCURRENT:
+        return CONCURRENT_RETRY_SECONDS
+    left = _seconds_left(exceeded, now_ms) if unit is Unit.REQUESTS else None
+    # A request that is held will most likely be used, so the next window is the next chance.
+    return left if left is not None and left <= TRANSIENT_SECONDS else HELD_RETRY_SECONDS
 
 
 def _seconds_left(exceeded: Exceeded, now_ms: int) -> int | None:

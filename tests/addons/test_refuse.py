@@ -1,6 +1,7 @@
 """Refusals on the wire: every field of the contract, in each dialect, and headers that stop clients from retrying."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,90 @@ def test_counts_are_counts() -> None:
     cap = Cap("r", "per hour", Scope.VIRTUAL_KEY, "v", "v", Unit.REQUESTS, 3, "1h")
     row = json.loads(refuse.body(Refusal(429, "request_limited", "m", (Exceeded(CapState(cap, 3, 0), 1),)), "openai", "i", {}))
     assert (row["budget"]["max_limit"], row["budget"]["needed"], row["budget"]["remaining"]) == (3, 1, 0)
+
+
+def limited(unit: Unit, limit: int, used: int = 0, held: int = 0, resets_at: str | None = RESET, **fields: Any) -> Exceeded:
+    window = None if unit is Unit.CONCURRENT else "1h"
+    cap = Cap("r-1", "the limit", Scope.TEAM, "t-1", "research", unit, limit, window, **fields)
+    return Exceeded(CapState(cap, used, held, resets_at_ms=None if resets_at is None else ms_from_iso(resets_at)), 30)
+
+
+@pytest.mark.parametrize(
+    ("exceeded", "words"),
+    [
+        (limited(Unit.TOKENS, 100, 60, 20), "has 20 of 100 tokens left and this call needs about 30; it resets at"),
+        (limited(Unit.TOKENS, 100, 160), "has 0 of 100 tokens left and this call needs about 30; it resets at"),
+        (limited(Unit.REQUESTS, 9, 8, 1), f"has 0 of 9 requests left; it resets at {RESET} (every 1h)."),
+        (limited(Unit.CONCURRENT, 5, 0, 5, None), "has 0 of 5 parallel calls left; a place comes back when one of them ends."),
+        (limited(Unit.CONCURRENT, 0, 0, 0, None), "allows no calls."),
+    ],
+)
+def test_limits_that_count_say_what_is_left(exceeded: Exceeded, words: str) -> None:
+    message = refuse.budget_message(exceeded)
+    assert message.startswith("Limit 'the limit' of team 'research' ")
+    assert words in message
+
+
+def test_gemini_is_told_the_wait_in_its_own_field() -> None:
+    def details(refusal: Refusal) -> Any:
+        return json.loads(refuse.body(refusal, "gemini", "i", {}))["error"]["details"]
+
+    soon = Refusal(429, "request_limited", "m", (limited(Unit.REQUESTS, 1, 1),), 17)
+    assert details(soon)[0]["reason"] == "REQUEST_LIMITED"
+    assert details(soon)[1:] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"}]
+    assert len(details(REFUSAL)) == 1
+
+
+@pytest.mark.parametrize("retry_after", [None, 17])
+def test_a_rate_limit_in_each_dialect(retry_after: int | None) -> None:
+    """Field by field; the four shapes say the same thing."""
+    hits = (limited(Unit.REQUESTS, 3, 3), limited(Unit.TOKENS, 100, 90))
+    refusal = Refusal(429, "rate_limited", refuse.budget_message(hits[0]), hits, retry_after)
+    common = {"message", "budget", "exceeded", "request_id"}
+    shapes = {
+        "openai": common | {"type", "is_bifrost_error", "status_code", "error", "extra_fields"},
+        "anthropic": common | {"type", "error"},
+        "gemini": common | {"error"},
+        "bedrock": common | {"type"},
+    }
+    for dialect, fields in shapes.items():
+        body = json.loads(refuse.body(refusal, dialect, "call-1", {}))
+        assert set(body) == fields
+        assert (body["message"], body["request_id"]) == (refusal.message, "call-1")
+        assert [row["unit"] for row in body["exceeded"]] == ["requests", "tokens"]
+        assert body["budget"] == body["exceeded"][0] == {
+            "id": "r-1", "name": "the limit", "scope": "team", "scope_id": "t-1", "scope_name": "research", "unit": "requests",
+            "max_limit": 3, "current_usage": 3, "held": 0, "remaining": 0, "needed": 30, "reset_duration": "1h",
+            "calendar_aligned": False, "last_reset": None, "resets_at": RESET,
+        }  # fmt: skip
+        headers = dict(refuse.headers(refusal, dialect, "call-1"))
+        assert headers.get(b"retry-after") == (None if retry_after is None else b"17")
+        assert headers.get(b"x-should-retry") == (b"false" if retry_after is None else None)
+    assert dict(refuse.headers(refusal, "bedrock", "i"))[b"x-amzn-errortype"] == b"ThrottlingException"
+    assert json.loads(refuse.body(refusal, "openai", "i", {}))["error"] == {
+        "message": refusal.message, "type": "rate_limited", "code": "rate_limited", "param": None,
+    }  # fmt: skip
+    assert json.loads(refuse.body(refusal, "anthropic", "i", {}))["error"] == {
+        "type": "rate_limit_error", "message": refusal.message, "code": "rate_limited",
+    }  # fmt: skip
+    assert json.loads(refuse.body(refusal, "gemini", "i", {}))["error"]["status"] == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "hit", "retry_after", "special"),
+    [
+        ("request_limited", limited(Unit.REQUESTS, 1, 1), None, True),
+        ("token_limited", limited(Unit.TOKENS, 1, 1), None, True),
+        ("rate_limited", limited(Unit.TOKENS, 1, 1), None, True),
+        ("request_limited", limited(Unit.REQUESTS, 1, 1), 17, True),  # of a plain 429 it would show nothing
+        ("concurrency_limited", limited(Unit.CONCURRENT, 0, resets_at=None), None, False),  # there is no date
+        ("budget_held", EXCEEDED, 2, False),
+    ],
+)
+def test_codex_is_told_the_date_of_rate_limits(kind: str, hit: Exceeded, retry_after: int | None, special: bool) -> None:
+    answer = refuse.for_codex(Refusal(429, kind, "m", (hit,), retry_after), "i")
+    assert (answer is not None) is special
+    if answer is not None:
+        error = json.loads(answer[1])["error"]
+        assert (answer[0], error["type"], error["code"]) == (429, "usage_limit_reached", kind)
+        assert error["resets_at"] == 1_795_431_600  # 2026-11-23T11:00:00Z

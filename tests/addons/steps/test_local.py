@@ -1,6 +1,7 @@
 """What the gateway port answers by itself, and what it does not tell whom."""
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mitmproxy import http
 
 from addons.call import Call
 from addons.services import Services
+from addons.steps import local
 from addons.steps.identify import identify
 from addons.steps.local import LocalAnswers, answer
 from addons.steps.route import route
@@ -62,6 +64,26 @@ async def test_the_front_page_lists_base_urls() -> None:
 
 async def test_health() -> None:
     assert content((await asked("/health"))[0]) == {"status": "ok", "components": {"db_pings": "ok"}}
+
+
+async def test_a_silent_store_is_ill_health_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread waits for it, however many ask; when it speaks again so does the answer."""
+    monkeypatch.setattr(local, "HEALTH_SECONDS", 0.05)
+    speaks, looks = threading.Event(), []
+
+    def silent() -> dict[str, Any]:
+        looks.append(threading.get_ident())
+        speaks.wait(20)
+        return {"db_pings": "ok"}
+
+    ill = replace(answers(), health=silent)
+    for _ in range(3):
+        response, made = await asked("/health", ill)
+        assert (response, refused(made)) == (None, (503, "gateway_unavailable"))
+    assert len(looks) == 1 and looks[0] != threading.get_ident()
+    monkeypatch.setattr(local, "HEALTH_SECONDS", 20.0)
+    speaks.set()
+    assert content((await asked("/health", ill))[0])["status"] == "ok"
 
 
 async def test_ill_health_is_a_503_that_may_be_tried_again() -> None:

@@ -168,6 +168,12 @@ async def test_a_ledger_out_of_reach_is_not_an_answer() -> None:
         ([exceeded(Unit.CONCURRENT, resets_in_ms=None)], True, 429, "concurrency_limited", 1),
         ([exceeded(Unit.CONCURRENT, resets_in_ms=None)], False, 429, "concurrency_limited", None),  # a limit of no calls at all
         ([exceeded(Unit.TOKENS, resets_in_ms=3_600_000)], True, 429, "token_limited", 2),  # only holds are in the way
+        ([exceeded(Unit.TOKENS, resets_in_ms=30_000)], True, 429, "token_limited", 2),
+        ([exceeded(Unit.REQUESTS, resets_in_ms=30_000)], True, 429, "request_limited", 30),  # held is as good as used
+        ([exceeded(Unit.REQUESTS, resets_in_ms=90_000)], True, 429, "request_limited", 2),  # but never final
+        ([exceeded(Unit.CONCURRENT, resets_in_ms=None), exceeded()], True, 429, "concurrency_limited", 2),
+        ([exceeded(Unit.CONCURRENT, resets_in_ms=None), exceeded(Unit.TOKENS)], True, 429, "rate_limited", 2),
+        ([exceeded(), exceeded(Unit.REQUESTS, resets_in_ms=30_000)], True, 429, "budget_held", 2),
         (
             [exceeded(Unit.TOKENS, resets_in_ms=5_000), exceeded(Unit.REQUESTS, resets_in_ms=40_000)],
             False, 429, "rate_limited", 40,

@@ -7,7 +7,7 @@ class CallLog(Model):
     """One call, or identical refusals within a second. Columns as in `store.logs.types.CallRow`, bodies apart.
 
     `number` orders rows of one millisecond. `ledger_sequence` is the last ledger row that this row accounts for (0: none seen
-    yet), `ledger_nanos` what the ledger has booked for the call up to it.
+    yet), `ledger_nanos` what the ledger has booked for the call up to it, `ledger` which ledger (`LogLedger.number`) that is.
     """
 
     number = BigIntegerField(primary_key=True)
@@ -51,6 +51,7 @@ class CallLog(Model):
     text_bytes = BigIntegerField()
     ledger_sequence = BigIntegerField()
     ledger_nanos = BigIntegerField()
+    ledger = BigIntegerField()
 
     class Meta:
         table_name = "calls"
@@ -94,8 +95,20 @@ class DailyCost(Model):
         primary_key = CompositeKey("day", "virtual_key_id", "team_id", "customer_id", "provider", "model")
 
 
+class LogLedger(Model):
+    """A ledger that the logs follow or have followed: every row up to `watermark`, which was of `call_id`, is in them."""
+
+    number = BigIntegerField(primary_key=True)
+    identity = TextField()
+    watermark = BigIntegerField()
+    call_id = TextField()
+
+    class Meta:
+        table_name = "log_ledgers"
+
+
 class LogMeta(Model):
-    """Single values: `watermark` is the last ledger sequence known to be in the logs."""
+    """Single values: calls from before `deleted_before_ms` were deleted by the retention."""
 
     key = TextField(primary_key=True)
     value = BigIntegerField()

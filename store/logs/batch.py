@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 
 from store.database import Connection
 from store.logs.daily import DailyChanges
-from store.logs.rows import COLUMN_LIST, COLUMNS, Stored, clipped, read_stored, to_columns
+from store.logs.rows import COLUMNS, Stored, bounded, clipped, read_stored, to_columns
 from store.logs.types import CallRow
 
-_MARKS = ", ".join("?" * (len(COLUMNS) + 2))
-_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id")
-_UPSERT = f"""INSERT INTO calls ({COLUMN_LIST}, ledger_sequence, ledger_nanos) VALUES ({_MARKS})
-    ON CONFLICT (id) DO UPDATE SET {_UPDATES}, ledger_sequence = excluded.ledger_sequence, ledger_nanos = excluded.ledger_nanos"""
+_ALL = (*COLUMNS, "ledger", "ledger_sequence", "ledger_nanos")
+_UPSERT = f"""INSERT INTO calls ({", ".join(_ALL)}) VALUES ({", ".join("?" * len(_ALL))})
+    ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _ALL if name != "id")}"""
 _BODY = """INSERT INTO bodies (call_id, at_ms, request, request_bytes, response, response_bytes) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (call_id) DO UPDATE SET at_ms = excluded.at_ms, request = excluded.request,
     request_bytes = excluded.request_bytes, response = excluded.response, response_bytes = excluded.response_bytes"""
@@ -27,14 +26,14 @@ def write_rows(
     `further` counts identical refusals that belong to rows written earlier: id → how many more. `bodies` says what is kept of
     requests and answers; None keeps none. Where the ledger has already booked a call its cost stands, whatever the row says.
     """
-    latest = {row.id: row for row in rows}
+    latest = {row.id: row for row in map(bounded, rows)}
     stored = read_stored(connection, {*latest, *(further or ())})
     changes = DailyChanges()
     writes = [_settled(row, stored.get(row.id)) for row in latest.values()]
     for call_id, more in (further or {}).items():
         before = stored.get(call_id)
         if before is not None and call_id not in latest:
-            writes.append(replace(before, row=replace(before.row, count=before.row.count + more)))
+            writes.append(replace(before, row=bounded(replace(before.row, count=before.row.count + more))))
     put(connection, writes, stored, changes)
     changes.write(connection)
     if bodies is not None and bodies.limit_bytes > 0:
@@ -43,8 +42,10 @@ def write_rows(
 
 
 def put(connection: Connection, writes: Sequence[Stored], before: Mapping[str, Stored], changes: DailyChanges) -> None:
-    """Write rows with their ledger ties and note in `changes` what that does to the daily sums."""
-    connection.executemany(_UPSERT, [(*to_columns(item.row), item.ledger_sequence, item.ledger_nanos) for item in writes])
+    """Write `bounded` rows with their ledger ties and note in `changes` what that does to the daily sums."""
+    connection.executemany(
+        _UPSERT, [(*to_columns(item.row), item.ledger, item.ledger_sequence, item.ledger_nanos) for item in writes]
+    )
     for item in writes:
         old = before.get(item.row.id)
         if old is not None:
@@ -54,8 +55,8 @@ def put(connection: Connection, writes: Sequence[Stored], before: Mapping[str, S
 
 def _settled(row: CallRow, before: Stored | None) -> Stored:
     if before is None or before.ledger_sequence == 0:
-        return Stored(row, 0, 0)
-    return Stored(replace(row, cost_nanos=before.ledger_nanos), before.ledger_sequence, before.ledger_nanos)
+        return Stored(row)
+    return replace(before, row=replace(row, cost_nanos=before.ledger_nanos))
 
 
 @dataclass(frozen=True, slots=True)

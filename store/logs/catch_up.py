@@ -10,11 +10,13 @@ from itertools import batched
 from typing import Protocol
 
 from store.database import Connection, Database
-from store.ledger.history import PostRecord, posts_since
+from store.ledger.history import PostRecord, ledger_identity, posts_since
 from store.ledger.types import CallFacts
 from store.logs.batch import put
 from store.logs.daily import DailyChanges
-from store.logs.rows import Stored, read_stored
+from store.logs.ledgers import Tie, known_tie, read_watermark, set_watermark
+from store.logs.retention import deleted_before_ms
+from store.logs.rows import Stored, bounded, read_stored
 from store.logs.types import CallRow
 
 BATCH_POSTS = 500
@@ -72,32 +74,29 @@ class CatchUpReport:
     """False when it stopped at a post so young that its row may still be on its way."""
 
 
-def catch_up(database: Database, posts: Iterable[Posted], *, now_ms: int, grace_ms: int = 0) -> CatchUpReport:
-    """Bring the logs up to date with posts that ascend by sequence and leave none out after the watermark.
+def catch_up(database: Database, posts: Iterable[Posted], tie: Tie, *, now_ms: int, grace_ms: int = 0) -> CatchUpReport:
+    """Bring the logs up to date with posts of one ledger that ascend by sequence and leave none out after `tie.watermark`.
 
     A post without a row gets one, once, whoever runs this and however often; but not while it is younger than `grace_ms`,
-    because a living process may be about to write the full row. Raises StoreUnavailable.
+    because a living process may be about to write the full row, and not when the retention has deleted it. Raises StoreUnavailable.
     """
-    with database.read() as connection:
-        report = CatchUpReport(read_watermark(connection))
+    report = CatchUpReport(tie.watermark)
     for some in batched(posts, BATCH_POSTS):
         with database.write() as connection:
-            report = _one_batch(connection, some, report, now_ms - grace_ms)
+            report = _one_batch(connection, some, tie.number, report, now_ms - grace_ms)
         if not report.complete:
             break
     return report
 
 
-def read_watermark(connection: Connection) -> int:
-    """The ledger sequence up to which the logs are known to be complete."""
-    rows = connection.execute("SELECT value FROM log_meta WHERE key = 'watermark'")
-    return int(rows[0][0]) if rows else 0
-
-
-def _one_batch(connection: Connection, posts: Iterable[Posted], report: CatchUpReport, settled_before_ms: int) -> CatchUpReport:
+def _one_batch(
+    connection: Connection, posts: Iterable[Posted], ledger: int, report: CatchUpReport, settled_before_ms: int
+) -> CatchUpReport:
     posts = tuple(posts)
-    watermark = read_watermark(connection)
-    before = read_stored(connection, {post.call_id for post in posts})
+    watermark = read_watermark(connection, ledger)
+    last_call = None
+    gone_before_ms = deleted_before_ms(connection)
+    before = read_stored(connection, {post.call_id for post in posts if post.sequence > watermark})
     after: dict[str, Stored] = {}
     checked = inserted = corrected = 0
     complete = True
@@ -105,27 +104,30 @@ def _one_batch(connection: Connection, posts: Iterable[Posted], report: CatchUpR
         if post.sequence <= watermark:
             continue
         stored = after.get(post.call_id) or before.get(post.call_id)
-        if stored is None and post.at_ms > settled_before_ms:
+        gone = stored is None and post.held_at_ms < gone_before_ms
+        if stored is None and not gone and post.at_ms > settled_before_ms:
             complete = False
             break
         checked += 1
-        watermark = post.sequence
+        watermark, last_call = post.sequence, post.call_id
+        if gone:
+            continue
         if stored is None:
             inserted += 1
-            stored = Stored(_row_of(post), 0, 0)
+            stored = Stored(bounded(_row_of(post)))
+        if stored.ledger != ledger or stored.ledger_sequence == 0:
+            stored = Stored(stored.row, ledger)  # what another ledger has booked says nothing of this one
         elif stored.ledger_sequence >= post.sequence:
             continue
         booked = stored.ledger_nanos + post.cost_nanos
         if stored.row.cost_nanos != booked:
             corrected += 1
-        after[post.call_id] = Stored(_with_post(stored, post, booked), post.sequence, booked)
+        after[post.call_id] = Stored(bounded(_with_post(stored, post, booked)), ledger, post.sequence, booked)
     changes = DailyChanges()
     put(connection, tuple(after.values()), before, changes)
     changes.write(connection)
-    connection.execute(
-        "INSERT INTO log_meta (key, value) VALUES ('watermark', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (watermark,),
-    )
+    if last_call is not None:
+        set_watermark(connection, ledger, watermark, last_call)
     return CatchUpReport(watermark, report.checked + checked, report.inserted + inserted, report.corrected + corrected, complete)
 
 
@@ -192,8 +194,13 @@ def compare(logs: Database, ledger: Database) -> Comparison:
 
     Calls that retention has deleted from the logs, or sealing from the ledger, are left out on both sides.
     """
+    with ledger.read() as connection:
+        identity = ledger_identity(connection)
+    tie = known_tie(logs, identity)
+    if tie is None:
+        return Comparison(0, 0, 0)
+    watermark = tie.watermark
     with logs.read() as connection:
-        watermark = read_watermark(connection)
         oldest_ms = connection.execute("SELECT coalesce(min(at_ms), 0) FROM calls")[0][0]
     booked: Counter[str] = Counter()
     missing: list[str] = []

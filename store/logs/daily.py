@@ -1,4 +1,4 @@
-"""Daily sums by key, team, customer, provider and model. Added up here, never in SQLite's 64-bit arithmetic."""
+"""Daily sums by key, team, customer, provider and model. Added up here, never in the database's 64-bit arithmetic."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from functools import lru_cache
 import orjson
 
 from store.database import Connection
-from store.logs.rows import encodable
 from store.logs.types import CallRow
 from store.money import MAX_NANOS
 
@@ -47,7 +46,7 @@ class DailyChanges:
         self._sums: dict[DailyKey, DailySums] = {}
 
     def add(self, row: CallRow, sign: int = 1) -> None:
-        """Count a row, or take it out again with `sign` -1."""
+        """Count a `bounded` row, or take it out again with `sign` -1."""
         sums = self._sums.setdefault(daily_key(row), DailySums())
         count = sign * row.count
         if row.status == "refused":
@@ -82,14 +81,7 @@ class DailyChanges:
 
 def daily_key(row: CallRow) -> DailyKey:
     """Where a row is counted."""
-    return (
-        day_of(row.at_ms),
-        encodable(row.virtual_key_id),
-        encodable(row.team_id),
-        encodable(row.customer_id),
-        encodable(row.provider),
-        encodable(row.model),
-    )
+    return day_of(row.at_ms), row.virtual_key_id, row.team_id, row.customer_id, row.provider, row.model
 
 
 def day_of(at_ms: int) -> str:
@@ -103,9 +95,10 @@ def _day(days: int) -> str:
 
 
 def _read(connection: Connection, keys: Iterable[DailyKey]) -> dict[DailyKey, tuple[int, ...]]:
-    match = " AND ".join(f"d.{name} = k.value ->> {index}" for index, name in enumerate(_KEYS.split(", ")))
+    names = _KEYS.split(", ")
+    match = " AND ".join(f"d.{name} = k.c{index}" for index, name in enumerate(names))
     rows = connection.execute(
-        f"SELECT {_KEYS}, {_SUMS} FROM json_each(?) AS k CROSS JOIN daily_costs AS d ON {match}",
+        f"SELECT {_KEYS}, {_SUMS} FROM {connection.rowset(*('text',) * len(names))} AS k CROSS JOIN daily_costs AS d ON {match}",
         (orjson.dumps(list(keys)).decode(),),
     )
     return {(row[0], row[1], row[2], row[3], row[4], row[5]): row[6:] for row in rows}

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import orjson
 
-from store.database import Database
+from store.database import Database, Engine
+from store.like import contains, pattern
 from store.logs.rows import COLUMN_LIST, COLUMNS, from_columns
 from store.logs.types import CallRow
 
@@ -107,7 +108,7 @@ class LogReader:
 
         `before` goes with the order by time only (newest first); an unknown id gives an empty list.
         """
-        where = _where(conditions)
+        where = _where(self._database.engine, conditions)
         if sort_by not in _ORDERS:
             raise ValueError(f"logs cannot be sorted by {sort_by!r}; it must be one of {', '.join(_ORDERS)}")
         if before is not None and (sort_by != "timestamp" or ascending):
@@ -135,9 +136,9 @@ class LogReader:
         """These calls with their bodies, oldest first; unknown ids are left out."""
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT {_qualified()}, b.request, b.response FROM json_each(?) AS k "
-                "CROSS JOIN calls AS c ON c.id = k.value LEFT JOIN bodies AS b ON b.call_id = c.id ORDER BY c.at_ms, c.number",
-                (orjson.dumps(list(call_ids)).decode(),),
+                f"SELECT {_qualified()}, b.request, b.response FROM {connection.rowset('text')} AS k "
+                "CROSS JOIN calls AS c ON c.id = k.c0 LEFT JOIN bodies AS b ON b.call_id = c.id ORDER BY c.at_ms, c.number",
+                (_column(call_ids),),
             )
         return [from_columns(row[:-2], row[-2], row[-1]) for row in rows]
 
@@ -145,9 +146,9 @@ class LogReader:
         """Bytes of request and response text before they were cut; calls whose bodies were not kept are left out."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT b.call_id, b.request_bytes, b.response_bytes FROM json_each(?) AS k "
-                "CROSS JOIN bodies AS b ON b.call_id = k.value",
-                (orjson.dumps(list(call_ids)).decode(),),
+                f"SELECT b.call_id, b.request_bytes, b.response_bytes FROM {connection.rowset('text')} AS k "
+                "CROSS JOIN bodies AS b ON b.call_id = k.c0",
+                (_column(call_ids),),
             )
         return {row[0]: (row[1], row[2]) for row in rows}
 
@@ -157,19 +158,19 @@ class LogReader:
 
     def count(self, at_most: int | None = None, **conditions: Any) -> int:
         """How many rows there are; with `at_most` counting stops there."""
-        where = _where(conditions)
+        where = _where(self._database.engine, conditions)
         with self._database.read() as connection:
             if at_most is None:
                 rows = connection.execute(f"SELECT count(*) FROM calls {where.sql}", where.values)
             else:
                 rows = connection.execute(
-                    f"SELECT count(*) FROM (SELECT 1 FROM calls {where.sql} LIMIT ?)", (*where.values, at_most)
+                    f"SELECT count(*) FROM (SELECT 1 FROM calls {where.sql} LIMIT ?) AS found", (*where.values, at_most)
                 )
         return int(rows[0][0])
 
     def stats(self, start_ms: int | None = None, end_ms: int | None = None, **conditions: Any) -> LogSums:
         """Sums over all calls of a time, under further conditions."""
-        where = _where({"start_ms": start_ms, "end_ms": end_ms} | conditions)
+        where = _where(self._database.engine, {"start_ms": start_ms, "end_ms": end_ms} | conditions)
         with self._database.read() as connection:
             row = connection.execute(f"SELECT {_SUMS} FROM calls {where.sql}", where.values)[0]
         return _sums(row)
@@ -178,7 +179,7 @@ class LogReader:
         """The same sums for every value of one column."""
         if by not in _GROUPINGS:
             raise ValueError(f"logs cannot be grouped by {by!r}; it must be one of {', '.join(_GROUPINGS)}")
-        where = _where({"start_ms": start_ms, "end_ms": end_ms} | conditions)
+        where = _where(self._database.engine, {"start_ms": start_ms, "end_ms": end_ms} | conditions)
         with self._database.read() as connection:
             rows = connection.execute(f"SELECT {by}, {_SUMS} FROM calls {where.sql} GROUP BY {by}", where.values)
         return {row[0]: _sums(row[1:]) for row in rows}
@@ -210,17 +211,10 @@ class LogReader:
             rows = connection.execute(f"SELECT DISTINCT {column} FROM daily_costs WHERE {column} <> '' ORDER BY 1")
         return [row[0] for row in rows]
 
-    def watermark(self) -> int:
-        """The ledger sequence up to which the logs are known to be complete."""
+    def booked(self) -> tuple[int, int]:
+        """(calls, nano-dollars) of the rows that a ledger has booked: to be compared with it."""
         with self._database.read() as connection:
-            return int(connection.execute("SELECT value FROM log_meta WHERE key = 'watermark'")[0][0])
-
-    def booked(self, after_sequence: int = 0) -> tuple[int, int]:
-        """(calls, nano-dollars) of the rows whose last ledger row is after `after_sequence`: to be compared with the ledger."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                f"SELECT count(*), {_exact('cost_nanos')} FROM calls WHERE ledger_sequence > ?", (after_sequence,)
-            )[0]
+            row = connection.execute(f"SELECT count(*), {_exact('cost_nanos')} FROM calls WHERE ledger_sequence > 0")[0]
         return int(row[0]), _joined(row[1], row[2])
 
 
@@ -260,11 +254,12 @@ _BOUNDS = {
     "min_latency_ms": "latency_ms >= ?",
     "max_latency_ms": "latency_ms <= ?",
 }
+_SEARCHED = ("message", "path", "client")
 _PARTIAL = {"team_ids": "team_id <> ''", "customer_ids": "customer_id <> ''", "run_ids": "run_id <> ''"}
-"""Repeated in the clause so that SQLite may use the partial index."""
+"""Repeated in the clause so that the database may use the partial index."""
 
 
-def _where(conditions: dict[str, Any]) -> _Where:
+def _where(engine: Engine, conditions: dict[str, Any]) -> _Where:
     given = LogFilter(**conditions)
     where = _Where()
     for field in fields(given):
@@ -279,8 +274,8 @@ def _where(conditions: dict[str, Any]) -> _Where:
         elif field.name in _BOUNDS and value is not None:
             where.add(_BOUNDS[field.name], value)
     if given.text:
-        pattern = "%" + given.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        where.add("(message LIKE ? ESCAPE '\\' OR path LIKE ? ESCAPE '\\' OR client LIKE ? ESCAPE '\\')", pattern, pattern, pattern)
+        terms = " OR ".join(contains(engine, column) for column in _SEARCHED)
+        where.add(f"({terms})", *(pattern(given.text),) * len(_SEARCHED))
     return where
 
 
@@ -310,7 +305,7 @@ _SUMS = ", ".join(
         "coalesce(sum(count) FILTER (WHERE status = 'success'), 0)",
         "coalesce(sum(count) FILTER (WHERE status = 'refused'), 0)",
         "coalesce(sum(count) FILTER (WHERE status = 'error'), 0)",
-        "coalesce(sum(count) FILTER (WHERE NOT priced AND status <> 'refused'), 0)",
+        "coalesce(sum(count) FILTER (WHERE priced = 0 AND status <> 'refused'), 0)",
         "coalesce(avg(latency_ms) FILTER (WHERE status <> 'refused'), 0.0)",
         *(f"coalesce(sum({name}), 0)" for name in _TOKENS),
         _exact("cost_nanos"),
@@ -327,6 +322,11 @@ def _sums(row: Sequence[Any]) -> LogSums:
 def _daily_total(row: Sequence[Any], size: int) -> DailyTotal:
     values = [tuple(row[:size]), *row[size:-2], _joined(row[-2], row[-1])]
     return DailyTotal(*values)
+
+
+def _column(texts: Iterable[str]) -> str:
+    """The parameter of a row set with one column."""
+    return orjson.dumps([(text,) for text in texts]).decode()
 
 
 def _qualified() -> str:

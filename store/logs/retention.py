@@ -1,6 +1,8 @@
 """Deletes calls that are older than the retention, a few at a time; daily sums stay."""
 
-from store.database import Database
+import orjson
+
+from store.database import Connection, Database
 
 DAY_MS = 86_400_000
 BATCH_ROWS = 500
@@ -15,7 +17,26 @@ def delete_older(database: Database, before_ms: int, *, limit: int = BATCH_ROWS)
         if not connection.execute("SELECT 1 FROM calls WHERE at_ms < ? LIMIT 1", (before_ms,)):
             return 0
     with database.write() as connection:
-        rows = connection.execute("SELECT number, id FROM calls WHERE at_ms < ? ORDER BY at_ms LIMIT ?", (before_ms, limit))
-        connection.executemany("DELETE FROM bodies WHERE call_id = ?", [(row[1],) for row in rows])
-        connection.executemany("DELETE FROM calls WHERE number = ?", [(row[0],) for row in rows])
+        rows = connection.execute("SELECT id, at_ms FROM calls WHERE at_ms < ? ORDER BY at_ms LIMIT ?", (before_ms, limit))
+        ids = orjson.dumps([row[0] for row in rows]).decode()
+        connection.execute(f"DELETE FROM bodies WHERE call_id IN ({connection.listed})", (ids,))
+        connection.execute(f"DELETE FROM calls WHERE id IN ({connection.listed})", (ids,))
+        _note_deleted(connection, before_ms if len(rows) < limit else rows[-1][1])
     return len(rows)
+
+
+def deleted_before_ms(connection: Connection) -> int:
+    """Calls from before this instant were deleted by the retention, as far as there were any; 0: none were.
+
+    Their daily sums still stand, so nobody may write them again.
+    """
+    rows = connection.execute("SELECT value FROM log_meta WHERE key = 'deleted_before_ms'")
+    return int(rows[0][0]) if rows else 0
+
+
+def _note_deleted(connection: Connection, before_ms: int) -> None:
+    connection.execute(
+        """INSERT INTO log_meta (key, value) VALUES ('deleted_before_ms', ?)
+        ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE excluded.value > log_meta.value""",
+        (before_ms,),
+    )

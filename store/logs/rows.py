@@ -1,7 +1,7 @@
 """Rows of logs.db between database and program."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import orjson
@@ -14,29 +14,59 @@ COLUMNS = tuple(field.name for field in fields(CallRow) if field.name not in ("r
 COLUMN_LIST = ", ".join(COLUMNS)
 _FLAGS = tuple(COLUMNS.index(name) for name in ("stream", "priced", "estimated"))
 _CAPS = COLUMNS.index("caps_charged")
-_TEXTS = tuple(index for index, field in enumerate(fields(CallRow)) if field.name in COLUMNS and field.type in (str, "str"))
-MAX_TEXT = 4096
+
+MAX_TEXT_BYTES = 4096
 """No single text of a row is longer; bodies have their own table."""
+MAX_KEY_BYTES = 500
+"""Texts that calls are found by, and daily sums kept by: PostgreSQL takes 2,704 bytes for a whole index entry."""
+MAX_COUNT = 10**12
+"""Tokens, milliseconds and the like: nine million rows that lie this much still add up within 64 bits."""
+
+_KEYS = frozenset(
+    {"id", "status", "provider", "model", "operation", "virtual_key_id", "team_id", "customer_id", "run_id", "provider_key_id"}
+)
+_TEXT_BYTES = tuple(
+    (field.name, MAX_KEY_BYTES if field.name in _KEYS else MAX_TEXT_BYTES)
+    for field in fields(CallRow)
+    if field.name in COLUMNS and field.type in (str, "str")
+)
+_LIMITS = tuple(
+    (field.name, MAX_NANOS if field.name in ("at_ms", "cost_nanos", "held_nanos") else MAX_COUNT)
+    for field in fields(CallRow)
+    if field.type in (int, "int", int | None, "int | None")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row as it stands in the database, with its ties to the ledger."""
+    """A row as it stands in the database, with its tie to a ledger: the ledger's number in these logs, its last row for this
+    call (0: none yet), and what it has booked up to it."""
 
     row: CallRow
-    ledger_sequence: int
-    ledger_nanos: int
+    ledger: int = 0
+    ledger_sequence: int = 0
+    ledger_nanos: int = 0
+
+
+def bounded(row: CallRow) -> CallRow:
+    """The row as both engines can keep it: texts of bounded length without NUL or lone surrogates, numbers within their limits."""
+    changes: dict[str, Any] = {}
+    for name, limit_bytes in _TEXT_BYTES:
+        text = getattr(row, name)
+        if len(text) > limit_bytes or not text.isascii() or "\0" in text:
+            changes[name] = clipped(text.replace("\0", "\ufffd"), limit_bytes)[0]
+    for name, most in _LIMITS:
+        number = getattr(row, name)
+        if number is not None and not -most <= number <= most:
+            changes[name] = most if number > 0 else -most
+    return replace(row, **changes) if changes else row
 
 
 def to_columns(row: CallRow) -> list[Any]:
-    """The values of `COLUMNS`, ready to be bound: texts bounded and encodable, numbers within 64 bits."""
+    """The values of `COLUMNS`, ready to be bound, of a `bounded` row."""
     values: list[Any] = [getattr(row, name) for name in COLUMNS]
     values[_CAPS] = orjson.dumps(row.caps_charged).decode()
-    for index in _TEXTS:
-        text = values[index]
-        if not text.isascii() or len(text) > MAX_TEXT:
-            values[index] = encodable(text[:MAX_TEXT])
-    return [max(-MAX_NANOS, min(MAX_NANOS, value)) if type(value) is int else value for value in values]
+    return values
 
 
 def from_columns(values: Sequence[Any], request_body: str | None = None, response_body: str | None = None) -> CallRow:
@@ -52,18 +82,13 @@ def from_columns(values: Sequence[Any], request_body: str | None = None, respons
 def read_stored(connection: Connection, call_ids: Iterable[str]) -> dict[str, Stored]:
     """The rows with these ids, bodies left out; unknown ids are missing."""
     rows = connection.execute(
-        f"SELECT {COLUMN_LIST}, ledger_sequence, ledger_nanos FROM calls WHERE id IN (SELECT value FROM json_each(?))",
+        f"SELECT {COLUMN_LIST}, ledger, ledger_sequence, ledger_nanos FROM calls WHERE id IN ({connection.listed})",
         (orjson.dumps(list(call_ids)).decode(),),
     )
-    return {row[0]: Stored(from_columns(row[:-2]), row[-2], row[-1]) for row in rows}
-
-
-def encodable(text: str) -> str:
-    """The text with what UTF-8 cannot hold (lone surrogates) replaced."""
-    return text.encode("utf-8", "replace").decode()
+    return {row[0]: Stored(from_columns(row[:-3]), *row[-3:]) for row in rows}
 
 
 def clipped(text: str, limit_bytes: int) -> tuple[str, int]:
-    """At most `limit_bytes` of UTF-8, cut between characters, and the length of the whole in bytes."""
+    """At most `limit_bytes` of UTF-8, cut between characters, and the length of the whole in bytes. Lone surrogates become `?`."""
     data = text.encode("utf-8", "replace")
     return data[:limit_bytes].decode("utf-8", "ignore"), len(data)

@@ -40,9 +40,26 @@ _FIRST = (
 )
 
 
+_LEDGERS = (
+    """CREATE TABLE log_ledgers (
+        number INTEGER NOT NULL PRIMARY KEY, identity TEXT NOT NULL, watermark INTEGER NOT NULL, call_id TEXT NOT NULL
+    )""",
+    # The ledger that these logs have followed so far has no name here until it is next seen.
+    "INSERT INTO log_ledgers (number, identity, watermark, call_id) SELECT 1, '', value, '' FROM log_meta WHERE key = 'watermark'",
+    "DELETE FROM log_meta WHERE key = 'watermark'",
+    # The default is for the rows that are there: where `ledger_sequence` is 0 the number means nothing.
+    "ALTER TABLE calls ADD COLUMN ledger INTEGER NOT NULL DEFAULT 1",
+)
+
+
 def _first(connection: Connection) -> None:
     for statement in _FIRST:
-        connection.execute(statement)
+        connection.define(statement)
 
 
-MIGRATIONS = (Migration(1, "logs", _first),)
+def _ledgers(connection: Connection) -> None:
+    for statement in _LEDGERS:
+        connection.define(statement)
+
+
+MIGRATIONS = (Migration(1, "logs", _first), Migration(2, "ledgers", _ledgers))

@@ -9,7 +9,6 @@ from store.clock import Clock
 from store.database import Database
 from store.errors import StoreUnavailable
 from store.logs.batch import Bodies, write_rows
-from store.logs.catch_up import read_watermark
 from store.logs.refusals import RefusalMerger
 from store.logs.retention import BATCH_ROWS, DAY_MS, delete_older
 from store.logs.types import CallRow
@@ -129,12 +128,6 @@ class LogWriter:
         """Counters of this moment."""
         with self._condition:
             return replace(self._stats, queued=self._stats.added - self._done)
-
-    @property
-    def watermark(self) -> int:
-        """The last ledger sequence known to be in the logs. Raises StoreUnavailable."""
-        with self._database.read() as connection:
-            return read_watermark(connection)
 
     # ---- the thread
 

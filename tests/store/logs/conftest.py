@@ -1,6 +1,7 @@
 """Fresh logs on either engine."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,27 @@ import pytest
 from store.database import Database
 from tests.store.logs.stores import Stores
 from tests.support.postgres import Databases
+from tests.support.recycled import Recycled
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
-    if request.param == "sqlite":
-        made = Stores(tmp_path)
-    else:
-        databases: Databases = request.getfixturevalue("postgres_databases")
-        made = Stores(databases.fresh(), databases.fresh)
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            made = Stores(tmp_path)
+        else:
+            recycled: Recycled = request.getfixturevalue("recycled")
+            made = Stores(stack.enter_context(recycled.lent()), lambda: stack.enter_context(recycled.lent()))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    """Stores in which there is no table yet."""
+    made = Stores(tmp_path if request.param == "sqlite" else request.getfixturevalue("postgres_databases").fresh())
     yield made
     made.close()
 

@@ -212,16 +212,20 @@ def test_what_retention_deleted_does_not_come_back(database: Database) -> None:
     assert costs(database) == {"young": 5} and daily_cost(database) == 15, "its sums are those from before"
     with database.read() as connection:
         assert deleted_before_ms(connection) == NOON_MS - 1000
-    assert delete_older(database, NOON_MS - 5000) == 0
+    writer = LogWriter(database, clock=SystemClock())
+    writer.start()
+    writer.add(CallRow("late", NOON_MS - 9000, "success", 200))
+    writer.close()
+    assert delete_older(database, NOON_MS - 5000) == 1
     with database.read() as connection:
-        assert deleted_before_ms(connection) == NOON_MS - 1000, "a shorter look back deletes nothing and forgets nothing"
+        assert deleted_before_ms(connection) == NOON_MS - 1000, "a longer retention brings nothing back"
 
 
-def test_logs_from_before_ledgers_had_names_go_on_where_they_were(stores: Stores) -> None:
-    _old_logs(stores, watermark=2)
-    ledger = stores.ledger()
+def test_logs_from_before_ledgers_had_names_go_on_where_they_were(new_stores: Stores) -> None:
+    _old_logs(new_stores, watermark=2)
+    ledger = new_stores.ledger()
     _claim_newest(ledger, 7)
-    logs = stores.logs()
+    logs = new_stores.logs()
     followed = tie(logs, ledger)
     assert followed == Tie(1, 2)
     report = catch_up(logs, [post(1, "a", 10), post(2, "b", 20), post(3, "a", -4, kind="adjust")], followed, now_ms=NOON_MS)
@@ -229,11 +233,11 @@ def test_logs_from_before_ledgers_had_names_go_on_where_they_were(stores: Stores
     assert costs(logs) == {"a": 6, "b": 20, "never": 0}
 
 
-def test_logs_from_before_that_are_another_ledgers_are_not_taken_for_this_ones(stores: Stores) -> None:
-    _old_logs(stores, watermark=900)
-    ledger = stores.ledger()
+def test_logs_from_before_that_are_another_ledgers_are_not_taken_for_this_ones(new_stores: Stores) -> None:
+    _old_logs(new_stores, watermark=900)
+    ledger = new_stores.ledger()
     _claim_newest(ledger, 7)
-    logs = stores.logs()
+    logs = new_stores.logs()
     assert tie(logs, ledger) == Tie(2, 0)
     assert tie(logs, ledger) == Tie(2, 0)
 

@@ -44,6 +44,14 @@ def parse_amount(text: str) -> int:
     return nanos
 
 
+def parse_cost(text: str) -> int:
+    """As `parse_amount`, of what something cost: nothing is an amount too."""
+    bare = text.strip().lower().strip("$").removesuffix("usd").strip()
+    if bare and not bare.strip("0.") and bare.count(".") <= 1 and bare != ".":
+        return 0
+    return parse_amount(text)
+
+
 def parse_budget(text: str) -> BudgetText:
     """An amount with an optional window: `2usd`, `2usd/1h`, `$50/1d`, `1000usd/1M`. Raises UserError."""
     amount, slash, window = text.partition("/")

@@ -1,4 +1,8 @@
-"""What worker and console processes have in common: orders on stdin, sockets by number, a lifeline, an orderly end."""
+"""What worker and console processes have in common: orders on stdin, sockets by number, a lifeline, an orderly end.
+
+Lines on stdin after the orders: `ping 7` (answered `pong 7` by the event loop, which shows that it turns), `retire` (others have
+taken over: finish what is open, then end), `hurry` (end what is open now), `family {…}` (how all processes are, for the console).
+"""
 
 import asyncio
 import contextlib
@@ -8,33 +12,88 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from addons.process.accepted import Accepted
 from addons.process.options import ChildSpec
 from store.errors import StoreUnavailable, UserError
 from store.settings import Settings, load_settings
 
 READY = "ready"
+PONG = "pong"
 USER_ERROR_EXIT = 2
 
+
+class Stdin:
+    """Lines of the process's stdin, read without Python's own buffers: what they had read ahead would be lost to the lifeline."""
+
+    def __init__(self, fd: int = 0) -> None:
+        self._fd = fd
+        self._ahead = b""
+
+    def line(self) -> bytes:
+        """The next line with its end, waiting for it; without one, or empty, when stdin has ended."""
+        while b"\n" not in self._ahead:
+            data = os.read(self._fd, 65536)
+            if not data:
+                rest, self._ahead = self._ahead, b""
+                return rest
+            self._ahead += data
+        line, _, self._ahead = self._ahead.partition(b"\n")
+        return line + b"\n"
+
+
+class Told:
+    """What the supervisor has told this process. The events belong to the loop that is running when this is made."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.end = asyncio.Event()
+        """SIGTERM, or the supervisor is gone: take nothing new, finish what is open, end."""
+        self.retire = asyncio.Event()
+        """A newer process serves beside this one: let go, without breaking anything."""
+        self.hurry = asyncio.Event()
+        """Whatever is still open need not be waited for."""
+        self.family: Callable[[bytes], None] = lambda report: None
+        """Called on the loop with each report on the processes, one JSON object."""
+
+    def hear(self, line: bytes) -> None:
+        """One line from the supervisor, on the loop. Unknown ones are left alone."""
+        word, _, rest = line.strip().partition(b" ")
+        if word == b"ping":
+            with contextlib.suppress(OSError):
+                os.write(1, PONG.encode() + b" " + rest + b"\n")
+        elif word in (b"retire", b"hurry"):
+            getattr(self, word.decode()).set()
+        elif word == b"family":
+            self.family(rest)
+
+
 _ended = threading.Event()
-_waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+_before: list[bytes] = []
+"""Lines that came before anybody waited for them."""
+_listeners: list[Told] = []
+_lock = threading.Lock()
 
 
 def read_spec(role: str) -> tuple[ChildSpec, Settings]:
-    """The orders from the supervisor, and the settings they name. Ends the process with 2 for an error the user can mend."""
-    spec = ChildSpec.from_line(sys.stdin.buffer.readline())
+    """The orders from the supervisor, and the settings that go with them. Ends the process with 2 for a user's error."""
+    stdin = Stdin()
+    spec = ChildSpec.from_line(stdin.line())
     if spec.role != role:
         raise ValueError(f"orders for a {spec.role} came to a {role}")
     configure_logging(spec.log_level, role)
     try:
-        settings = load_settings(Path(spec.config) if spec.config else None, os.environ)
+        if spec.settings_follow:
+            settings = Accepted.from_line(stdin.line(), os.environ).settings
+        else:
+            settings = load_settings(Path(spec.config) if spec.config else None, os.environ)
     except UserError as fault:
         say_error(str(fault))
         sys.exit(USER_ERROR_EXIT)
-    threading.Thread(target=_watch_lifeline, name="lifeline", daemon=True).start()
+    threading.Thread(target=_watch_lifeline, args=(stdin,), name="lifeline", daemon=True).start()
     return spec, settings
 
 
@@ -55,6 +114,12 @@ def say_error(text: str) -> None:
     print(f"tollgate: {text}", file=sys.stderr, flush=True)
 
 
+def say(line: str) -> None:
+    """A line for whoever started the gateway; a closed terminal is no reason to stop."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, flush=True)
+
+
 def adopt(fds: Sequence[int]) -> list[socket.socket]:
     """Inherited listening sockets as objects of this process."""
     sockets = [socket.socket(fileno=fd) for fd in fds]
@@ -68,31 +133,47 @@ def report_ready() -> None:
     print(READY, flush=True)
 
 
-def until_told_to_end() -> "asyncio.Task[bool]":
-    """A task that ends at SIGTERM, or when the supervisor is gone."""
-    loop = asyncio.get_running_loop()
-    event = asyncio.Event()
-    _waiters.append((loop, event))
+def listen_to_supervisor() -> Told:
+    """What the supervisor tells from now on, and what it has told already. Needs a running loop."""
+    told = Told()
+    with _lock:
+        _listeners.append(told)
+        for line in _before:
+            told.hear(line)
     signal.signal(signal.SIGTERM, lambda number, frame: _end())
     if _ended.is_set():
-        event.set()
-    return loop.create_task(event.wait(), name="until told to end")
+        told.end.set()
+    return told
 
 
-def _watch_lifeline() -> None:
+def ignore_terminal_signals() -> None:
+    """Ctrl-C and a hang-up reach the whole group; they are for the supervisor, which tells its children what they mean."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _watch_lifeline(stdin: Stdin) -> None:
     """stdin ends when the supervisor does, however it does: nobody is left to be served."""
     # Not through sys.stdin: a thread that holds its lock at the interpreter's end is a fatal error.
-    while os.read(0, 1):
-        pass
+    while line := stdin.line():
+        with _lock:
+            listeners = list(_listeners)
+            if not listeners:
+                _before.append(line)
+        for told in listeners:
+            # A loop that is closed already has ended: it need not be told.
+            with contextlib.suppress(RuntimeError):
+                told.loop.call_soon_threadsafe(told.hear, line)
     _end()
 
 
 def _end() -> None:
     _ended.set()
-    for loop, event in _waiters:
-        # A loop that is closed already has ended: a second signal finds nobody to tell.
+    for told in list(_listeners):
+        # A second signal, after the loop was closed, finds nobody to tell.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(event.set)
+            told.loop.call_soon_threadsafe(told.end.set)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -2,7 +2,7 @@
 
 import http.client
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class RunningGateway:
     version: str
     started_at: str
     token: str | None = field(default=None, repr=False)
+    workers: str | None = None
+    """How many of them serve, in words, as the console's health page tells; None when it does not."""
 
     def client(self) -> "ConsoleClient":
         return ConsoleClient(self.console, self.token, self.app_dir)
@@ -78,7 +80,7 @@ def find_running(app_dir: Path) -> RunningGateway | None:
     if found is None or not process_exists(found.pid):
         return None
     try:
-        ConsoleClient(found.console, None, app_dir, timeout_seconds=_PROBE_SECONDS).exchange("GET", "/health", None)
+        _, health = ConsoleClient(found.console, None, app_dir, timeout_seconds=_PROBE_SECONDS).exchange("GET", "/health", None)
     except ConnectionRefusedError:
         return None
     except (OSError, http.client.HTTPException):
@@ -86,7 +88,14 @@ def find_running(app_dir: Path) -> RunningGateway | None:
             f"the gateway of {app_dir} (process {found.pid}) does not answer at {found.console}:"
             " wait a moment, or stop it and start it again"
         ) from None
-    return found
+    return replace(found, workers=_workers(health))
+
+
+def _workers(health: bytes) -> str | None:
+    answer = _decode(health)
+    components = answer.get("components") if isinstance(answer, dict) else None
+    words = components.get("workers") if isinstance(components, dict) else None
+    return words if isinstance(words, str) else None
 
 
 class ConsoleClient:

@@ -1,34 +1,19 @@
-"""The commands that look at and change the governance: keys, budgets, status, verify, doctor, admin-token."""
+"""The commands that look at and change the governance: keys, status, verify, doctor, admin-token."""
 
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
 from addons.process.amounts import BudgetText
-from addons.process.cli import AMOUNT, BUDGET, app_dir_option
+from addons.process.cli import BUDGET, app_dir_option
 from addons.process.client import ConsoleClient, Json, find_running, read_admin_token
-from addons.process.management import (
-    BUDGETS,
-    CUSTOMERS,
-    KEYS,
-    TEAMS,
-    find_budget,
-    find_key,
-    find_owner,
-    item,
-    list_budgets,
-    list_keys,
-    management,
-)
-from addons.process.text import exact_json, nanos_of, rounded_usd, table, usd
+from addons.process.common import announce, budget_body, confirm, now_ms, owner_id, print_json
+from addons.process.management import KEYS, find_key, item, list_budgets, list_keys, management
+from addons.process.text import nanos_of, rounded_usd, table, usd
 from store.errors import UserError
-from store.money import format_usd, plain_usd
-
-_ENFORCEMENTS = click.Choice(["hard", "soft", "observe"])
 
 
 @click.group()
@@ -48,7 +33,7 @@ def keys_list(app_dir: Path, as_json: bool) -> None:
     with management(app_dir) as client:
         found = list_keys(client)
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif not found:
         print("no virtual keys yet: tollgate keys create NAME makes one")
     else:
@@ -76,13 +61,13 @@ def keys_create(
             "name": name,
             "description": description,
             "provider_configs": _provider_configs(providers, models),
-            "budgets": [_budget_body(limit) for limit in limits],
+            "budgets": [budget_body(limit) for limit in limits],
             **_owner(client, team, customer),
         }
         if expires is not None:
             body["expires_at"] = expires
         made = client.call("POST", KEYS, body)["virtual_key"]
-    _announce(f"made the virtual key {made['name']}; its value, on the next line, opens it:")
+    announce(f"made the virtual key {made['name']}; its value, on the next line, opens it:")
     print(made["value"])
 
 
@@ -113,7 +98,7 @@ def keys_update(
         if not body:
             raise UserError("nothing to change: say what, see tollgate keys update --help")
         client.call("PUT", item(KEYS, found), body)
-    _announce(f"changed the virtual key {name or found['name']}")
+    announce(f"changed the virtual key {name or found['name']}")
 
 
 @keys.command("disable")
@@ -124,7 +109,7 @@ def keys_disable(app_dir: Path, key: str) -> None:
     with management(app_dir) as client:
         found = find_key(client, key)
         client.call("PUT", item(KEYS, found), {"is_active": False})
-    _announce(f"switched off the virtual key {found['name']}")
+    announce(f"switched off the virtual key {found['name']}")
 
 
 @keys.command("rotate")
@@ -135,7 +120,7 @@ def keys_rotate(app_dir: Path, key: str) -> None:
     with management(app_dir) as client:
         found = find_key(client, key)
         made = client.call("POST", item(KEYS, found, "rotate"))["virtual_key"]
-    _announce(f"the virtual key {found['name']} has a new value, on the next line:")
+    announce(f"the virtual key {found['name']} has a new value, on the next line:")
     print(made["value"])
 
 
@@ -147,104 +132,9 @@ def keys_delete(app_dir: Path, key: str, yes: bool) -> None:
     """Delete a virtual key with its budgets. What it spent stays in the ledger and in the logs."""
     with management(app_dir) as client:
         found = find_key(client, key)
-        _confirm(f"Delete the virtual key {found['name']} and its budgets?", yes)
+        confirm(f"Delete the virtual key {found['name']} and its budgets?", yes)
         client.call("DELETE", item(KEYS, found))
-    _announce(f"deleted the virtual key {found['name']}")
-
-
-@click.group()
-def budgets() -> None:
-    """Budgets: caps in money on a key, a team, a customer or a provider.
-
-    One owner may have several with different windows, such as $50 a day and $1000 a month. A call must fit all that bind it.
-    """
-
-
-@budgets.command("list")
-@app_dir_option
-@click.option("--json", "as_json", is_flag=True, help="The API's own objects.")
-def budgets_list(app_dir: Path, as_json: bool) -> None:
-    """Every budget with what is spent and when it resets."""
-    with management(app_dir) as client:
-        found = list_budgets(client)
-    if as_json:
-        _print_json(found)
-    else:
-        from addons.process.status import budget_table
-
-        print(budget_table(found, _now_ms()), end="")
-
-
-@budgets.command("create")
-@app_dir_option
-@click.argument("name")
-@click.option("--limit", type=BUDGET, required=True, metavar="AMOUNT[/WINDOW]", help="0.50usd/1h, $50/1d; no window: prepaid.")
-@click.option("--key", help="Virtual key it binds (id or name).")
-@click.option("--team", help="Team it binds (id or name).")
-@click.option("--customer", help="Customer it binds (id or name).")
-@click.option("--provider", help="Provider it binds, for everybody.")
-@click.option("--model", help="Model it binds, for everybody.")
-@click.option("--enforcement", type=_ENFORCEMENTS, default="hard", show_default=True, help="What it does when it is full.")
-@click.option("--calendar", is_flag=True, help="Windows follow the calendar: day, week, month, quarter, year.")
-@click.option("--timezone", default="UTC", show_default=True, help="Whose midnight, for --calendar.")
-def budgets_create(
-    app_dir: Path, name: str, limit: BudgetText, key: str | None, team: str | None, customer: str | None, provider: str | None,
-    model: str | None, enforcement: str, calendar: bool, timezone: str,
-) -> None:  # fmt: skip
-    """Make a budget and attach it to exactly one of --key, --team, --customer, --provider or --model."""
-    owners = {"virtual_key": key, "team": team, "customer": customer, "provider": provider, "model": model}
-    given = [(scope, wanted) for scope, wanted in owners.items() if wanted is not None]
-    if len(given) != 1:
-        raise UserError("a budget binds exactly one owner: give one of --key, --team, --customer, --provider, --model")
-    (scope, wanted) = given[0]
-    with management(app_dir) as client:
-        scope_id = _owner_id(client, scope, wanted)
-        body: Json = {"name": name, **_budget_body(limit), "scope": scope, "scope_id": scope_id, "enforcement": enforcement}
-        if calendar:
-            body |= {"calendar_aligned": True, "timezone": timezone}
-        made = client.call("POST", BUDGETS, body)["budget"]
-    _announce(f"made the budget {made.get('name') or name}: {limit} on {scope.replace('_', ' ')} {wanted}")
-
-
-@budgets.command("delete")
-@app_dir_option
-@click.argument("budget")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def budgets_delete(app_dir: Path, budget: str, yes: bool) -> None:
-    """Delete a budget (id or name). Calls in flight still settle on it."""
-    with management(app_dir) as client:
-        found = find_budget(client, budget)
-        _confirm(f"Delete the budget {_budget_name(found)}?", yes)
-        client.call("DELETE", item(BUDGETS, found))
-    _announce(f"deleted the budget {_budget_name(found)}")
-
-
-@budgets.command("reset")
-@app_dir_option
-@click.argument("budget")
-@click.option("--reason", default="", help="Kept in the ledger beside the reset.")
-def budgets_reset(app_dir: Path, budget: str, reason: str) -> None:
-    """Start a budget at nothing spent. Calls in flight keep what they hold."""
-    with management(app_dir) as client:
-        found = find_budget(client, budget)
-        client.call("POST", item(BUDGETS, found, "reset"), {"reason": reason} if reason else {})
-    _announce(f"reset the budget {_budget_name(found)}: {usd(found.get('current_usage', 0))} had been spent")
-
-
-@budgets.command("topup")
-@app_dir_option
-@click.argument("budget")
-@click.argument("amount", type=AMOUNT)
-@click.option("--reason", default="", help="Kept in the ledger beside the top-up.")
-def budgets_topup(app_dir: Path, budget: str, amount: int, reason: str) -> None:
-    """Add AMOUNT (5usd, 50c) to a budget: for good when it is prepaid, else for the window that runs now."""
-    with management(app_dir) as client:
-        found = find_budget(client, budget)
-        body: Json = {"amount": plain_usd(amount)}
-        if reason:
-            body["reason"] = reason
-        client.call("POST", item(BUDGETS, found, "topup"), body)
-    _announce(f"added {format_usd(amount)} to the budget {_budget_name(found)}")
+    announce(f"deleted the virtual key {found['name']}")
 
 
 @click.command()
@@ -260,10 +150,10 @@ def status(app_dir: Path, as_json: bool, watch: bool) -> None:
         with management(app_dir) as client:
             found = list_budgets(client)
         if as_json:
-            print(json.dumps(status_json(running, found, _now_ms()), indent=None if watch else 2), flush=True)
+            print(json.dumps(status_json(running, found, now_ms()), indent=None if watch else 2), flush=True)
         else:
             clear = "\x1b[H\x1b[2J" if watch and sys.stdout.isatty() else ""
-            print(clear + status_text(app_dir, running, found, _now_ms()), end="", flush=True)
+            print(clear + status_text(app_dir, running, found, now_ms()), end="", flush=True)
         if not watch:
             return
         time.sleep(2)
@@ -316,7 +206,7 @@ def admin_token(app_dir: Path, rotate: bool) -> None:
     if token is None:
         raise UserError(f"{app_dir} has no admin token yet: start the gateway once with tollgate serve")
     if running is None:
-        _announce(f"no gateway runs in {app_dir} now; the link works at its usual address once it does")
+        announce(f"no gateway runs in {app_dir} now; the link works at its usual address once it does")
     print(f"{running.console if running else 'http://127.0.0.1:8082'}/?token={token}")
 
 
@@ -324,29 +214,12 @@ def _provider_configs(providers: tuple[str, ...], models: tuple[str, ...]) -> li
     return [{"provider": provider, "allowed_models": list(models or ("*",)), "key_ids": ["*"]} for provider in providers or ("*",)]
 
 
-def _budget_body(limit: BudgetText) -> Json:
-    body: Json = {"max_limit": plain_usd(limit.limit_nanos)}
-    if limit.window is not None:
-        body["reset_duration"] = limit.window
-    return body
-
-
 def _owner(client: ConsoleClient, team: str | None, customer: str | None) -> Json:
     if team and customer:
         raise UserError("a key belongs to a team or to a customer, not to both: leave out --team or --customer")
     if team:
-        return {"team_id": _owner_id(client, "team", team)}
-    return {"customer_id": _owner_id(client, "customer", customer)} if customer else {}
-
-
-def _owner_id(client: ConsoleClient, scope: str, wanted: str) -> str:
-    if scope == "virtual_key":
-        return str(find_key(client, wanted)["id"])
-    if scope == "team":
-        return str(find_owner(client, TEAMS, "teams", "team", wanted)["id"])
-    if scope == "customer":
-        return str(find_owner(client, CUSTOMERS, "customers", "customer", wanted)["id"])
-    return wanted
+        return {"team_id": owner_id(client, "team", team)}
+    return {"customer_id": owner_id(client, "customer", customer)} if customer else {}
 
 
 def _state(key: Json) -> str:
@@ -373,28 +246,3 @@ def _budget_texts(key: Json) -> str:
 def _hint(key: Json) -> str:
     """What of the value may stand in a list that somebody may look at over a shoulder."""
     return str(key.get("value_hint") or "")
-
-
-def _budget_name(budget: Json) -> str:
-    return str(budget.get("name") or budget["id"])
-
-
-def _announce(line: str) -> None:
-    """On stderr, so that stdout carries nothing but the value somebody may want to catch."""
-    print(f"tollgate: {line}", file=sys.stderr)
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UserError("not asked for confirmation without a terminal: add --yes")
-    click.confirm(question, abort=True, err=True)
-
-
-def _print_json(value: Any) -> None:
-    print(exact_json(value))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -4,22 +4,22 @@ import asyncio
 import logging
 import os
 import re
-import signal
 from pathlib import Path
 
 from addons.bookkeeping import keep_logs_complete
 from addons.console.app import make_app, serve
 from addons.console.auth import ensure_admin_token
 from addons.console.context import ConsoleContext, Health
+from addons.console.process_state import FamilyState
 from addons.console.inspect import InspectorLimits, start_inspector
-from addons.opening import open_store, store_path
-from addons.process.children import adopt, read_spec, report_ready, run_loop, until_told_to_end
+from addons.opening import open_store
+from addons.process.children import adopt, ignore_terminal_signals, listen_to_supervisor, read_spec, report_ready, run_loop
 from addons.process.options import ChildSpec
-from addons.process.supervisor import url_of
+from addons.process.prepare import url_of
 from addons.redact import REDACTED
 from store.clock import Ids, SystemClock
 from store.config_store.change_runs import create_run
-from store.logs.opening import open_logs
+from store.logs.opening import open_logs_store
 from store.logs.queries import LogReader
 from store.settings import Settings
 
@@ -44,10 +44,11 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
     app_dir = Path(spec.app_dir)
     clock = SystemClock()
     store = open_store(app_dir, settings, clock, Ids(clock))
-    logs_database = open_logs(store_path(app_dir, settings.logs_store.config.path, "logs.db"), clock=clock)
+    logs_database = open_logs_store(app_dir, settings, clock=clock)
     logs = LogReader(logs_database)
     gateway_url = url_of(spec.host, spec.port)
     inspector = None
+    family = FamilyState()
 
     async def replay_credential(key_id: str) -> str:
         """A short-lived credential, so that what is replayed is governed and charged like any call of that key."""
@@ -67,9 +68,9 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
     link = inspector.url if inspector is not None else None
 
     def health() -> Health:
-        with store.database.read() as connection:
+        with store.ledger.read() as connection:
             connection.execute("SELECT 1")
-        return Health(True, {"db_pings": "ok"})
+        return Health(family.can_serve, {"db_pings": "ok", **family.components()})
 
     context = ConsoleContext(
         store=store,
@@ -81,14 +82,16 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
         host=spec.console_host,
         gateway_url=gateway_url,
         inspector_url=lambda: link,
+        family=family,
     )
     server = serve(make_app(context), adopt(spec.console_fds))
     books: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if settings.client.enable_logging and settings.logs_store.enabled:
-        books = asyncio.ensure_future(keep_logs_complete(store.database, logs_database, clock))
-    end = until_told_to_end()
+        books = asyncio.ensure_future(keep_logs_complete(store.ledger, logs_database, clock))
+    told = listen_to_supervisor()
+    told.family = family.take
     report_ready()
-    await end
+    await told.end.wait()
     server.stop()
     await server.close_all_connections()
     books.cancel()
@@ -97,13 +100,13 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
         await inspector.close()
     context.executor.shutdown(wait=False, cancel_futures=True)
     logs_database.close()
-    store.database.close()
+    store.close()
 
 
 def main() -> None:
     """Entry point of the process."""
     spec, settings = read_spec("console")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal_signals()
     os.environ.pop("SSLKEYLOGFILE", None)
     for handler in logging.root.handlers:
         handler.addFilter(WithoutTokens())

@@ -11,21 +11,23 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from addons.opening import BUILTIN, store_on
 from addons.process.ca import ca_certificate_path, ca_expiry, ca_key_path, trust_files
 from addons.process.client import ConsoleClient, RunningGateway, find_running
+from addons.process.doctor_stores import damage_of, engine_of, is_empty
 from addons.process.enforcement import Circumstances, own_provider_keys, reachable_directly, verdict
-from addons.process.stores import config_store_path, logs_path, settings_of
+from addons.process.stores import config_is_missing, config_place_of, settings_of
 from addons.process.text import few
 from store.clock import Ids, SystemClock
-from store.config_store.bootstrap import open_config_store
 from store.config_store.build import load_snapshot, unusable_keys
 from store.config_store.snapshot import ANY, Snapshot, VirtualKey
 from store.config_store.store import ConfigStore
 from store.database import Database
 from store.errors import StoreUnavailable, UserError
 from store.ledger.types import Enforcement, Unit
+from store.logs.opening import logs_as_found
+from store.opening import LOGS_FILE, open_config_database, place_of, sqlite_path
 from store.settings import Settings
-from store.sqlite import SqliteDatabase
 
 DEFAULT_PORTS = ((8080, "gateway", "--port"), (8081, "inspector", "--inspect-port"), (8082, "dashboard", "--console-port"))
 _PORT_SECONDS = 3.0
@@ -65,6 +67,7 @@ class Patient:
     settings: Settings | None = None
     store: ConfigStore | None = None
     snapshot: Snapshot | None = None
+    logs: Database | None = None
     opened: list[Database] = field(default_factory=list)
 
 
@@ -190,7 +193,7 @@ def check_configuration(patient: Patient) -> Iterator[Finding]:
         yield Finding("configuration", Level.OK, f"no {path}: defaults, everything through dashboard and commands")
     else:
         yield Finding("configuration", Level.OK, f"{path} is valid")
-    if patient.settings.encryption_key is None:
+    if patient.settings.encryption_key is None and not patient.settings.file_only:
         advice = "set encryption_key in config.json, best as env.NAME, before the first start"
         yield Finding("configuration", Level.NOTE, "no encryption_key: keys can be read in config.db", advice)
 
@@ -199,28 +202,52 @@ def check_stores(patient: Patient) -> Iterator[Finding]:
     """The databases open and hold together."""
     if patient.settings is None:
         return
-    config = config_store_path(patient.app_dir, patient.settings)
-    if not config.exists():
-        yield Finding("stores", Level.NOTE, f"{config} is not there yet", "tollgate serve makes it")
+    place, clock = config_place_of(patient.app_dir, patient.settings), SystemClock()
+    what = "ledger (config_store.enabled is false)" if patient.settings.file_only else "configuration and ledger"
+    if config_is_missing(patient.app_dir, patient.settings):
+        yield Finding("stores", Level.NOTE, f"{what}: {place} is not there yet", "tollgate serve makes it")
         return
-    clock = SystemClock()
-    database = SqliteDatabase.open(config, read_only=True, clock=clock)
+    database = open_config_database(patient.app_dir, patient.settings, clock, read_only=True)
     patient.opened.append(database)
-    database.migrate()
-    with database.read() as connection:
-        state = str(connection.execute("PRAGMA quick_check(1)")[0][0])
-    if state != "ok":
-        yield Finding("stores", Level.FAIL, f"{config} is damaged: {state}", "stop the gateway and restore a backup")
+    if is_empty(database):
+        yield Finding("stores", Level.NOTE, f"{what}: {place} is empty", "tollgate serve makes its tables")
         return
-    yield Finding("stores", Level.OK, f"{config} holds together")
-    patient.store = open_config_store(database, patient.settings, clock=clock, ids=Ids(clock), builtin=_families())
+    database.migrate()
+    if (damage := damage_of(database)) is not None:
+        yield Finding("stores", Level.FAIL, f"{what}: {place} is damaged: {damage[0]}", damage[1])
+        return
+    yield Finding("stores", Level.OK, f"{what}: {place} holds together ({engine_of(database, synced=True)})")
+    patient.store = store_on(database, patient.settings, clock, Ids(clock))
     patient.snapshot = load_snapshot(patient.store, patient.environ)
+
+
+def check_logs(patient: Patient) -> Iterator[Finding]:
+    """The log store opens. Without it calls are served and charged all the same."""
+    settings = patient.settings
+    if settings is None:
+        return
+    place = place_of(settings.logs_store, patient.app_dir, LOGS_FILE)
+    path = sqlite_path(settings.logs_store, patient.app_dir, LOGS_FILE)
+    if path is not None and not path.exists():
+        yield Finding("stores", Level.NOTE, f"logs: {place} is not there yet", "tollgate serve makes it")
+        return
+    logs = logs_as_found(patient.app_dir, settings, clock=SystemClock(), read_only=True)
+    patient.opened.append(logs)
+    if is_empty(logs):
+        yield Finding("stores", Level.NOTE, f"logs: {place} is empty", "tollgate serve makes its tables")
+        return
+    logs.migrate()
+    patient.logs = logs
+    if (damage := damage_of(patient.logs)) is not None:
+        yield Finding("stores", Level.FAIL, f"logs: {place} is damaged: {damage[0]}", "move it away and start again")
+        return
+    yield Finding("stores", Level.OK, f"logs: {place} holds together ({engine_of(patient.logs, synced=False)})")
 
 
 def check_ignored(patient: Patient) -> Iterator[Finding]:
     """Entries of the file that the store, which has data, goes before."""
     settings, snapshot = patient.settings, patient.snapshot
-    if settings is None or snapshot is None:
+    if settings is None or snapshot is None or settings.file_only:
         return
     entries = [*(f"provider {name}" for name in settings.providers)]
     entries += [f"virtual key {key.name}" for key in settings.governance.virtual_keys]
@@ -298,17 +325,11 @@ def check_prices(patient: Patient) -> Iterator[Finding]:
 
 
 def _unpriced_calls(patient: Patient, now_ms: int) -> Iterator[tuple[str, int]]:
-    from store.logs.opening import open_logs
     from store.logs.queries import LogReader
 
-    if patient.settings is None:
+    if patient.logs is None:
         return
-    path = logs_path(patient.app_dir, patient.settings)
-    if not path.exists():
-        return
-    logs = open_logs(path, clock=SystemClock(), read_only=True)
-    patient.opened.append(logs)
-    for model, sums in LogReader(logs).totals("model", start_ms=now_ms - _UNPRICED_DAYS * _DAY_MS).items():
+    for model, sums in LogReader(patient.logs).totals("model", start_ms=now_ms - _UNPRICED_DAYS * _DAY_MS).items():
         if sums.unpriced:
             yield model, sums.unpriced
 
@@ -337,15 +358,9 @@ def _providers_without_keys(snapshot: Snapshot) -> tuple[str, ...]:
                 wanted.add(config.provider)
             else:
                 configured = {name for name, provider in snapshot.providers.items() if provider.keys}
-                wanted |= configured if configured and config.key_ids else set(_families())
+                wanted |= configured if configured and config.key_ids else set(BUILTIN)
     have = {name for name, provider in snapshot.providers.items() if provider.keys}
     return tuple(sorted(wanted - have))
-
-
-def _families() -> dict[str, str]:
-    from addons.providers.registry import FAMILIES
-
-    return {name: name for name in FAMILIES}
 
 
 _CHECKS: tuple[tuple[str, Check], ...] = (
@@ -354,6 +369,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("CA", check_ca),
     ("configuration", check_configuration),
     ("stores", check_stores),
+    ("stores", check_logs),
     ("configuration", check_ignored),
     ("providers", check_providers),
     ("budgets", check_budgets),

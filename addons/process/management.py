@@ -81,10 +81,18 @@ def _pick(entities: Sequence[Json], wanted: str, what: str, where: str) -> Json:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"several {what}s are named {wanted!r}: give the id, one of {', '.join(str(e['id']) for e in found)}")
+        raise UserError(f"several {what}s are named {wanted!r}: give the id, one of {', '.join(map(_candidate, found))}")
     close = difflib.get_close_matches(wanted, [_name(entity) for entity in entities], n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"{where} shows what there is"
     raise NotFound(f"there is no {what} {wanted!r}: {hint}")
+
+
+def _candidate(entity: Json) -> str:
+    """`ID (virtual key robot, every 1h)`: enough to choose by."""
+    owner = f"{entity['scope']} {entity.get('scope_name') or entity['scope_id']}".replace("_", " ") if "scope" in entity else ""
+    window = f"every {entity['reset_duration']}" if entity.get("reset_duration") else ""
+    told = ", ".join(part for part in (owner, window) if part)
+    return f"{entity['id']} ({told})" if told else str(entity["id"])
 
 
 def _name(entity: dict[str, Any]) -> str:

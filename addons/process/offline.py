@@ -11,11 +11,10 @@ from pathlib import Path
 
 from addons.console.app import make_app, serve
 from addons.console.context import ConsoleContext, Health
+from addons.opening import store_on
 from addons.process.client import ConsoleClient
 from addons.process.stores import opened_database, settings_of
-from addons.providers.registry import FAMILIES
 from store.clock import Ids, SystemClock
-from store.config_store.bootstrap import open_config_store
 from store.version import VERSION
 
 _START_SECONDS = 10.0
@@ -30,7 +29,7 @@ def offline_console(app_dir: Path) -> Iterator[ConsoleClient]:
     clock = SystemClock()
     settings = settings_of(app_dir)
     with opened_database(app_dir, settings, clock, read_only=False) as database:
-        store = open_config_store(database, settings, clock=clock, ids=Ids(clock), builtin={name: name for name in FAMILIES})
+        store = store_on(database, settings, clock, Ids(clock))
         token = secrets.token_urlsafe(32)
         context = ConsoleContext(store=store, settings=settings, admin_token=token, health=lambda: Health(True), version=VERSION)
         with _serving(context) as port:

@@ -51,6 +51,8 @@ class ChildSpec:
     log_level: str = "info"
     mode: tuple[str, ...] = ()
     version: str = ""
+    settings_follow: bool = False
+    """The next line holds the settings (`accepted.Accepted`); `config` is then their file's name alone."""
 
     def to_line(self) -> bytes:
         """One line of JSON."""

@@ -39,7 +39,8 @@ def status_text(app_dir: Path, running: RunningGateway | None, budgets: Sequence
     if running is None:
         head = f"stopped: no gateway runs in {app_dir}\n"
     else:
-        head = f"running: gateway {running.gateway}, dashboard {running.console}, process {running.pid}\n"
+        workers = f", workers {running.workers}" if running.workers else ""
+        head = f"running: gateway {running.gateway}, dashboard {running.console}, process {running.pid}{workers}\n"
     return head + "\n" + budget_table(budgets, now_ms)
 
 
@@ -49,13 +50,14 @@ def status_json(running: RunningGateway | None, budgets: Sequence[Json], now_ms:
     if running is not None:
         gateway = {
             "pid": running.pid, "gateway": running.gateway, "console": running.console, "inspector": running.inspector,
-            "version": running.version, "started_at": running.started_at,
+            "version": running.version, "started_at": running.started_at, "workers": running.workers,
         }  # fmt: skip
     return {"running": running is not None, "gateway": gateway, "budgets": [_exact(budget, now_ms) for budget in budgets]}
 
 
 def _exact(budget: Json, now_ms: int) -> dict[str, Any]:
     out_ms = runs_out_at(budget, now_ms)
+    raised = budget.get("override")
     return {
         "id": budget["id"],
         "name": budget.get("name"),
@@ -68,6 +70,8 @@ def _exact(budget: Json, now_ms: int) -> dict[str, Any]:
         "remaining_usd": plain_usd(_remaining_nanos(budget)),
         "reset_duration": budget.get("reset_duration"),
         "resets_at": budget.get("resets_at"),
+        "raised_usd": plain_usd(nanos_of(raised["amount"])) if raised else None,
+        "raised_until": raised["until"] if raised else None,
         "enforcement": budget.get("enforcement"),
         "state": _state(budget),
         "runs_out_at": iso_utc(out_ms) if out_ms is not None else None,
@@ -88,7 +92,7 @@ def _row(budget: Json, now_ms: int) -> list[str]:
         rounded_usd(nanos_of(budget.get("held", 0))),
         usd(_limit(budget)),
         str(budget.get("reset_duration") or "prepaid"),
-        _state(budget),
+        _state(budget) + _raised_words(budget, now_ms),
         span(resets - now_ms) if resets is not None else "never",
         out,
     ]
@@ -100,6 +104,11 @@ def _state(budget: Json) -> str:
     return "active"
 
 
+def _raised_words(budget: Json, now_ms: int) -> str:
+    until = _moment((budget.get("override") or {}).get("until"))
+    return "" if until is None else f", raised for {span(until - now_ms)}"
+
+
 def _remaining_nanos(budget: Json) -> int:
     if budget.get("remaining") is not None:
         return nanos_of(budget["remaining"])
@@ -108,7 +117,7 @@ def _remaining_nanos(budget: Json) -> int:
 
 
 def _limit(budget: Json) -> Any:
-    """The limit in force, with what was carried over or added for this window."""
+    """The limit in force, with what was carried over or added for this window, and with a raise."""
     return budget.get("effective_max_limit", budget["max_limit"])
 
 

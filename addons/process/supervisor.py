@@ -1,78 +1,43 @@
-"""`serve`: owns the app directory, prepares the stores, opens the sockets, starts console and workers, keeps them running."""
+"""`serve`: owns the app directory, prepares stores and sockets, keeps console and workers running, replaces them on SIGHUP."""
 
 import contextlib
 import json
 import logging
 import os
 import secrets
-import selectors
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from addons.console.auth import ensure_admin_token
-from addons.opening import open_store, store_path
+from addons.process import pulse
+from addons.process.accepted import Accepted, read_accepted
 from addons.process.ca import ensure_ca
-from addons.process.children import READY, USER_ERROR_EXIT, configure_logging, say_error
+from addons.process.children import USER_ERROR_EXIT, configure_logging, say, say_error
+from addons.process.family import Death, Family, Orders, Slot
+from addons.process.offspring import Offspring, how_it_ended
 from addons.process.options import ChildSpec, ServeOptions
-from addons.process.welcome import welcome
-from addons.sockets import open_sockets
-from store.clock import Ids, SystemClock
-from store.config_store.bootstrap import BootstrapReport, seed
-from store.config_store.build import unusable_keys
+from addons.process.prepare import open_all, port_of, prepare_stores, url_of
+from addons.process.pulse import AwakeClock
+from addons.process.rolling import Reload, read_anew
+from addons.process.signals import Signals
+from addons.process.welcome import changes, welcome
+from store.config_store.bootstrap import BootstrapReport
 from store.errors import StoreUnavailable, UserError
-from store.logs.opening import open_logs
-from store.settings import Settings, load_settings
+from store.settings import Settings
 from store.version import VERSION
 
 logger = logging.getLogger(__name__)
 
-READY_SECONDS = 60.0
-RESTART_PAUSE_SECONDS = (0.1, 0.5, 2.0, 5.0)
-"""Between restarts of a child that keeps dying."""
-STABLE_SECONDS = 30.0
 WATCH_SECONDS = 0.5
 CONSOLE_STOP_SECONDS = 5.0
 KILL_AFTER_SECONDS = 8.0
 """On top of the grace, before a child that does not end is killed."""
-
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(slots=True)
-class Child:
-    """One running child process."""
-
-    name: str
-    spec: ChildSpec
-    process: subprocess.Popen[bytes]
-    started: float
-    ready: bool = False
-    failures: int = 0
-    buffer: bytes = b""
-
-
-@dataclass(slots=True)
-class Sockets:
-    """Every listening socket, opened once and inherited by the children that serve it."""
-
-    gateway: list[socket.socket]
-    listeners: list[list[socket.socket]]
-    console: list[socket.socket]
-    inspect: list[socket.socket]
-    feed: list[socket.socket]
-
-    def close(self) -> None:
-        for group in (self.gateway, *self.listeners, self.console, self.inspect, self.feed):
-            for sock in group:
-                sock.close()
+OLD_GENERATIONS = 2
+"""As many earlier generations of workers may still be busy with their last calls; a further reload waits."""
 
 
 def serve(options: ServeOptions) -> int:
@@ -82,6 +47,9 @@ def serve(options: ServeOptions) -> int:
         options.app_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as fault:
         say_error(f"cannot make the app directory {options.app_dir}: {fault.strerror}")
+        return USER_ERROR_EXIT
+    if options.workers > 1 and sys.platform == "win32":
+        say_error("this system cannot share a port between processes: leave out --workers, or run the gateway in a container")
         return USER_ERROR_EXIT
     try:
         with owned(options.app_dir):
@@ -130,31 +98,35 @@ def _try_lock(handle: int) -> bool:
     return True
 
 
-@dataclass(slots=True)
 class Supervisor:
-    """Starts the children, watches them, ends them. One loop, driven by their pipes and by signals."""
+    """Decides who should be there. One loop, driven by the children's pipes and by signals; it parses no traffic."""
 
-    options: ServeOptions
-    children: list[Child] = field(default_factory=list)
-    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _stopping: bool = False
-    _sockets: Sockets | None = None
+    def __init__(self, options: ServeOptions) -> None:
+        self.options = options
+        self._signals = Signals()
+        self._clock = AwakeClock(time.monotonic)
+        self._family = Family(self._clock)
+        self._reload: Reload | None = None
+        self._reloads = {"reloads": 0, "reloads_failed": 0}
+        self._said_waiting = False
 
     def run(self) -> int:
+        """Prepare, start, serve, end; the exit code. Raises UserError, StoreUnavailable and OSError before anything serves."""
         options = self.options
-        config = options.config or (options.app_dir / "config.json")
-        if options.config is not None and not options.config.is_file():
-            raise UserError(f"there is no configuration file {options.config}")
-        settings = load_settings(config if config.exists() else None, os.environ)
+        self._signals.catch(self._family.selector)
+        self._clock.tick()
+        self._first = self._read_config()
+        settings = self._first.settings
         for warning in settings.warnings:
             say(f"warning: {warning}")
-        report = self._prepare(settings)
+        report, unusable = prepare_stores(options, settings)
+        for sentence in unusable:
+            say(f"warning: {sentence}")
         token = ensure_admin_token(options.app_dir / "admin.token")
         ensure_ca(options.app_dir / "ca")
-        self._sockets = self._open_sockets(settings)
+        self._sockets = open_all(options, settings)
         try:
-            self._catch_signals()
-            self._start_all(config if config.exists() else None)
+            self._start_all()
             code = self._wait_ready()
             if code is not None:
                 return self._end(code)
@@ -163,78 +135,23 @@ class Supervisor:
             return self._end(0)
         finally:
             self._sockets.close()
+            self._family.close()
             (options.app_dir / "run.json").unlink(missing_ok=True)
 
-    def _prepare(self, settings: Settings) -> BootstrapReport:
-        """Migrate the stores and seed an empty one before anybody serves; say which provider keys cannot be used."""
-        clock = SystemClock()
-        store = open_store(self.options.app_dir, settings, clock, Ids(clock))
-        try:
-            report = seed(store, settings, reseed=self.options.reseed)
-            for sentence in unusable_keys(store, os.environ):
-                say(f"warning: {sentence}")
-        finally:
-            store.database.close()
-        try:
-            open_logs(store_path(self.options.app_dir, settings.logs_store.config.path, "logs.db"), clock=clock).close()
-        except (UserError, StoreUnavailable) as fault:
-            raise UserError(f"{fault}; it holds logs and no budgets: move it away and start again") from None
-        return report
+    # -- the start
 
-    def _open_sockets(self, settings: Settings) -> Sockets:
-        options = self.options
-        opened: list[list[socket.socket]] = []
+    def _config_path(self) -> Path | None:
+        """The configuration file; None when there is none and none was asked for. Links are not resolved: they may move on."""
+        path = self.options.config or (self.options.app_dir / "config.json")
+        return path.absolute() if path.exists() else None
 
-        def listen(host: str, port: int, what: str, option: str) -> list[socket.socket]:
-            try:
-                sockets = open_sockets(host, port)
-            except OSError as fault:
-                for group in opened:
-                    for sock in group:
-                        sock.close()
-                raise UserError(
-                    f"cannot listen on {host}:{port} for the {what}: {fault.strerror or fault}; choose another with {option}"
-                ) from None
-            opened.append(sockets)
-            return sockets
+    def _read_config(self) -> Accepted:
+        if self.options.config is not None and not self.options.config.is_file():
+            raise UserError(f"there is no configuration file {self.options.config}")
+        return read_accepted(self._config_path(), os.environ)
 
-        return Sockets(
-            gateway=listen(options.host, options.port, "gateway", "--port"),
-            listeners=[
-                listen(options.host, listener.port, "listener", "gateway.listeners") for listener in settings.gateway.listeners
-            ],
-            console=listen(options.console_host, options.console_port, "console", "--console-port"),
-            inspect=listen("127.0.0.1", options.inspect_port, "inspector", "--inspect-port") if options.inspect else [],
-            feed=listen("127.0.0.1", 0, "inspector's feed", "--no-inspect") if options.inspect else [],
-        )
-
-    def _spec(self, config: Path | None) -> ChildSpec:
-        options, sockets = self.options, self._given_sockets()
-        return ChildSpec(
-            role="worker",
-            app_dir=str(options.app_dir.resolve()),
-            config=str(config.resolve()) if config else None,
-            host=options.host,
-            port=_port(sockets.gateway),
-            console_host=options.console_host,
-            console_port=_port(sockets.console),
-            inspect_port=_port(sockets.inspect) if sockets.inspect else None,
-            feed_port=_port(sockets.feed) if sockets.feed else 0,
-            feed_token=secrets.token_hex(16) if sockets.feed else "",
-            inspect_token=secrets.token_hex(16),
-            grace=options.grace,
-            log_level=options.log_level,
-            mode=options.mode,
-            version=VERSION,
-        )
-
-    def _given_sockets(self) -> Sockets:
-        if self._sockets is None:
-            raise RuntimeError("the sockets are not open yet")
-        return self._sockets
-
-    def _start_all(self, config: Path | None) -> None:
-        sockets, spec = self._given_sockets(), self._spec(config)
+    def _start_all(self) -> None:
+        sockets, spec = self._sockets, self._spec()
         worker = replace(
             spec,
             gateway_fds=tuple(sock.fileno() for sock in sockets.gateway),
@@ -247,91 +164,55 @@ class Supervisor:
             inspect_fds=tuple(sock.fileno() for sock in sockets.inspect),
             feed_fds=tuple(sock.fileno() for sock in sockets.feed),
         )
-        self._start("console", console)
-        for number in range(self.options.workers):
-            self._start(f"worker {number + 1}" if self.options.workers > 1 else "worker", worker)
+        several = self.options.workers > 1
+        names = [f"worker {number + 1}" if several else "worker" for number in range(self.options.workers)]
+        self._family.slots = [
+            Slot("console", Orders(console, self._first)), *(Slot(name, Orders(worker, self._first)) for name in names)
+        ]  # fmt: skip
+        for slot in self._family.slots:
+            self._family.fill(slot)
 
-    def _start(self, name: str, spec: ChildSpec, failures: int = 0) -> None:
-        fds = [*spec.gateway_fds, *(fd for group in spec.listener_fds for fd in group)]
-        fds += [*spec.console_fds, *spec.inspect_fds, *spec.feed_fds]
-        process = subprocess.Popen(
-            [sys.executable, *interpreter_flags(spec.role), "-m", f"addons.process.{spec.role}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=fds,
-            cwd=PROJECT,
-            bufsize=0,
+    def _spec(self) -> ChildSpec:
+        options, sockets = self.options, self._sockets
+        return ChildSpec(
+            role="worker",
+            app_dir=str(options.app_dir.resolve()),
+            config=self._first.source if self._first.from_file else None,
+            host=options.host,
+            port=port_of(sockets.gateway),
+            console_host=options.console_host,
+            console_port=port_of(sockets.console),
+            inspect_port=port_of(sockets.inspect) if sockets.inspect else None,
+            feed_port=port_of(sockets.feed) if sockets.feed else 0,
+            feed_token=secrets.token_hex(16) if sockets.feed else "",
+            inspect_token=secrets.token_hex(16),
+            grace=options.grace,
+            log_level=options.log_level,
+            mode=options.mode,
+            version=VERSION,
+            settings_follow=True,
         )
-        child = Child(name, spec, process, time.monotonic(), failures=failures)
-        with contextlib.suppress(BrokenPipeError):
-            _pipe(process.stdin).write(spec.to_line())
-        os.set_blocking(_pipe(process.stdout).fileno(), False)
-        self._selector.register(_pipe(process.stdout), selectors.EVENT_READ, child)
-        self.children.append(child)
 
     def _wait_ready(self) -> int | None:
         """None once every child is ready; else the exit code to end with. A child's error that the user can mend is also ours."""
-        deadline = time.monotonic() + READY_SECONDS
-        while not self._stopping and not all(child.ready for child in self.children):
-            if time.monotonic() > deadline:
-                say_error(f"not ready within {READY_SECONDS:.0f} seconds")
+        deadline = self._clock.now + pulse.READY_SECONDS
+        while not self._signals.stops and not all(slot.ready for slot in self._family.slots):
+            if self._clock.now > deadline:
+                say_error(f"not ready within {pulse.READY_SECONDS:.0f} seconds")
                 return 1
-            dead = self._look(0.2)
-            if dead and not self._stopping:
-                code = dead[0].process.wait()
-                if code == USER_ERROR_EXIT:
+            deaths = self._family.turn(WATCH_SECONDS)
+            if deaths and not self._signals.stops:
+                if deaths[0].code == USER_ERROR_EXIT:
                     return USER_ERROR_EXIT
-                say_error(f"the {dead[0].name} process ended at start with code {code}")
+                say_error(f"the {deaths[0].child.name} process ended at start {how_it_ended(deaths[0].code)}")
                 return 1
-        return 0 if self._stopping else None
-
-    def _watch(self) -> None:
-        """Until a signal: restart whatever died, after its pause. A pause holds up neither a signal nor the other children."""
-        due: list[tuple[float, Child, int]] = []
-        while not self._stopping:
-            now = time.monotonic()
-            for entry in [entry for entry in due if entry[0] <= now]:
-                due.remove(entry)
-                self._start(entry[1].name, entry[1].spec, entry[2])
-            for child in self._look(max(0.0, min([WATCH_SECONDS, *(entry[0] - now for entry in due)]))):
-                if self._stopping:
-                    return
-                code = child.process.wait()
-                now = time.monotonic()
-                failures = 1 if now - child.started > STABLE_SECONDS else child.failures + 1
-                pause = RESTART_PAUSE_SECONDS[min(failures, len(RESTART_PAUSE_SECONDS)) - 1]
-                logger.error("the %s process ended with code %s; it is started again", child.name, code)
-                due.append((now + pause, child, failures))
-
-    def _look(self, timeout: float) -> list[Child]:
-        """Wait for news from the children; returns those that have ended, taken off the list."""
-        dead: list[Child] = []
-        for key, _ in self._selector.select(timeout):
-            child: Child | None = key.data
-            if child is None:
-                os.read(key.fd, 4096)
-                continue
-            data = os.read(key.fd, 4096)
-            child.buffer += data
-            if READY.encode() in child.buffer.splitlines():
-                child.ready = True
-            if not data:
-                self._forget(child)
-                dead.append(child)
-        return dead
-
-    def _forget(self, child: Child) -> None:
-        self._selector.unregister(_pipe(child.process.stdout))
-        _pipe(child.process.stdout).close()
-        with contextlib.suppress(OSError):
-            _pipe(child.process.stdin).close()
-        self.children.remove(child)
+        return 0 if self._signals.stops else None
 
     def _announce(self, settings: Settings, report: BootstrapReport, token: str) -> None:
-        options, sockets = self.options, self._given_sockets()
-        gateway = url_of(options.host, _port(sockets.gateway))
-        console = url_of(options.console_host, _port(sockets.console))
-        inspector = url_of("127.0.0.1", _port(sockets.inspect)) if sockets.inspect else None
+        options, sockets = self.options, self._sockets
+        gateway = url_of(options.host, port_of(sockets.gateway))
+        console = url_of(options.console_host, port_of(sockets.console))
+        inspector = url_of("127.0.0.1", port_of(sockets.inspect)) if sockets.inspect else None
         run = {
             "pid": os.getpid(),
             "gateway": gateway,
@@ -341,78 +222,128 @@ class Supervisor:
             "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         _write_private(options.app_dir / "run.json", json.dumps(run))
-        spec = self.children[0].spec
+        spec = self._family.slots[0].orders.spec
         inspector_link = f"{inspector}/?token={spec.inspect_token}" if inspector else None
         for line in welcome(options.app_dir, settings, report, gateway, f"{console}/?token={token}", inspector_link):
             say(line)
         say(f"ready gateway={gateway} console={console} inspector={inspector or 'off'}")
 
-    def _catch_signals(self) -> None:
-        """Signals wake the selector through a pipe, so that no wait is longer than it must be."""
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        os.set_blocking(reader, False)
-        signal.set_wakeup_fd(writer)
-        self._selector.register(reader, selectors.EVENT_READ, None)
+    # -- serving
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stopping = True
+    def _watch(self) -> None:
+        """Until a signal: keep every place filled with somebody who answers. Nothing here waits for one child alone."""
+        family = self._family
+        while not self._signals.stops:
+            for slot in family.slots:
+                if slot.child is None and slot.due is not None and slot.due <= self._clock.now:
+                    family.fill(slot)
+            family.look_after()
+            self._reload_if_wanted()
+            family.report(**self._reloads)
+            for death in family.turn(self._pause()):
+                self._bury(death)
+            self._go_on_reloading()
 
-        for name in ("SIGTERM", "SIGINT"):
-            signal.signal(getattr(signal, name), stop)
+    def _pause(self) -> float:
+        due = [slot.due - self._clock.now for slot in self._family.slots if slot.child is None and slot.due is not None]
+        return max(0.0, min([WATCH_SECONDS, *due]))
+
+    def _bury(self, death: Death) -> None:
+        if death.slot is None or self._signals.stops:
+            return
+        if not death.early:
+            self._family.replace_later(death.slot, death)
+        elif self._reload is not None:
+            self._reload.died(death)
+
+    # -- a reload
+
+    def _reload_if_wanted(self) -> None:
+        if not self._signals.reload_wanted or self._reload is not None:
+            return
+        busy = sum(child.role == "worker" for child in self._family.leaving)
+        if busy >= OLD_GENERATIONS * self.options.workers:
+            if not self._said_waiting:
+                say(f"the reload waits: {busy} earlier workers are still busy with their last calls")
+            self._said_waiting = True
+            return
+        self._signals.reload_wanted = self._said_waiting = False
+        try:
+            accepted, left, report, warnings = read_anew(self.options, self._config_path_again(), self._first)
+        except (UserError, StoreUnavailable, OSError) as fault:
+            self._reloads["reloads_failed"] += 1
+            say_error(f"not reloaded: {fault}; the gateway goes on as before")
+            return
+        for warning in warnings:
+            say(f"warning: {warning}")
+        if left:
+            say(f"only a restart changes {', '.join(left)}: left as at the start")
+        for line in changes(self.options.app_dir, accepted.settings, report):
+            say(line)
+        self._reload = Reload(
+            self._family,
+            accepted,
+            worker_seconds=self.options.grace + KILL_AFTER_SECONDS,
+            console_seconds=CONSOLE_STOP_SECONDS,
+        )
+        self._reload.begin()
+
+    def _config_path_again(self) -> Path | None:
+        """As `_config_path`, but a file that was there at the start and is not now is missed, not taken for none."""
+        return Path(self._first.source) if self._first.from_file else self._config_path()
+
+    def _go_on_reloading(self) -> None:
+        reload = self._reload
+        if reload is None:
+            return
+        reload.step()
+        if not reload.over:
+            return
+        self._reload = None
+        if reload.failure is None:
+            self._reloads["reloads"] += 1
+            say(f"reloaded: {self.options.workers} new worker{'s'[: self.options.workers > 1]} and a new console serve")
+            return
+        self._reloads["reloads_failed"] += 1
+        kept = "the new workers serve beside the old console" if reload.workers_replaced else "the gateway goes on as before"
+        say_error(f"not reloaded: {reload.failure}; {kept}")
+
+    # -- the end
 
     def _end(self, code: int) -> int:
         """End the workers first, so that the last calls are still seen by the console; then the console."""
-        self._stopping = True
+        if self._reload is not None:
+            self._reload.abandon()
         # Ours keep the ports open as well: a newcomer would wait in their queue only to be cut off at the end.
-        for group in (self._given_sockets().gateway, *self._given_sockets().listeners):
-            for sock in group:
-                sock.close()
-        workers = [child for child in self.children if child.spec.role == "worker"]
-        _stop(workers, self.options.grace + KILL_AFTER_SECONDS)
-        _stop([child for child in self.children if child.spec.role == "console"], CONSOLE_STOP_SECONDS)
+        self._sockets.close_gateway()
+        self._end_all("worker", self.options.grace + KILL_AFTER_SECONDS)
+        self._end_all("console", CONSOLE_STOP_SECONDS)
         return code
 
+    def _end_all(self, role: str, seconds: float) -> None:
+        """Tell all of a role to end. A second signal from whoever wants the end makes them hurry, a third one kills them."""
+        family = self._family
+        for child in family.leaving:
+            if child.role == role:
+                child.terminate()
+                child.end_by = self._clock.now + seconds
+        for slot in family.slots:
+            if slot.role == role and slot.child is not None:
+                child, slot.child = slot.child, None
+                family.let_go(child, seconds)
+        ending = [child for child in family.leaving if child.role == role]
+        hurried = 1
+        while any(child in family.leaving for child in ending):
+            if self._signals.stops > hurried:
+                hurried = self._signals.stops
+                self._hurry([child for child in ending if child in family.leaving], kill=hurried > 2)
+            family.look_after()
+            family.turn(WATCH_SECONDS)
 
-def _stop(children: Sequence[Child], seconds: float) -> None:
-    for child in children:
-        with contextlib.suppress(OSError):
-            child.process.terminate()
-    deadline = time.monotonic() + seconds
-    for child in children:
-        try:
-            child.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            logger.error("the %s process did not end in time and is killed", child.name)
-            child.process.kill()
-            child.process.wait()
-
-
-def interpreter_flags(role: str) -> list[str]:
-    """Workers run with -O: mitmproxy checks the type of every field of every message under `assert`'s flag, a fifth of the
-    time of a call. Nothing of ours depends on asserts. Other children inherit what this process was started with."""
-    return ["-O"] if role == "worker" or sys.flags.optimize else []
-
-
-def say(line: str) -> None:
-    """A line for whoever started the gateway; a closed terminal is no reason to stop."""
-    with contextlib.suppress(OSError, ValueError):
-        print(line, flush=True)
-
-
-def _port(sockets: Sequence[socket.socket]) -> int:
-    return int(sockets[0].getsockname()[1])
-
-
-def url_of(host: str, port: int) -> str:
-    shown = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
-
-
-def _pipe[T](pipe: T | None) -> T:
-    if pipe is None:
-        raise RuntimeError("a child was started without its pipes")
-    return pipe
+    def _hurry(self, children: Sequence[Offspring], *, kill: bool) -> None:
+        for child in children:
+            self._family.tell(child, b"hurry")
+            child.end_by = self._clock.now + (0.0 if kill else KILL_AFTER_SECONDS)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -8,11 +8,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from addons.process.children import adopt, configure_logging, report_ready, say_error
+from addons.process.accepted import read_accepted
+from addons.process.children import adopt, configure_logging, report_ready, say, say_error
 from addons.process.options import ChildSpec
 from tests.addons.process.one_child import OneChild
 
@@ -21,13 +23,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSI
 CHILD = """
 import asyncio, os, signal, sys
 from addons.process import children
-from addons.process.children import read_spec, report_ready, run_loop, until_told_to_end
+from addons.process.children import listen_to_supervisor, read_spec, report_ready, run_loop
 from store.errors import StoreUnavailable, UserError
 
 async def main():
-    end = until_told_to_end()
+    told = listen_to_supervisor()
     report_ready()
-    await end
+    await told.end.wait()
     print("ended", flush=True)
 
 async def fail(fault):
@@ -123,13 +125,86 @@ def test_a_file_that_became_wrong_meanwhile_is_one_line_and_two(tmp_path: Path) 
     assert line.startswith("tollgate: ") and "config.json" in line and "line 1" in line
 
 
+# -- what the supervisor says while it runs
+
+TALKING = CHILD.replace(
+    "    await told.end.wait()",
+    "    told.family = lambda report: print('family', report.decode(), flush=True)\n"
+    "    await told.retire.wait()\n    print('retiring', flush=True)\n    await told.hurry.wait()",
+)
+
+
+def tell(child: OneChild, data: bytes) -> None:
+    assert child.process.stdin is not None
+    child.process.stdin.write(data)
+
+
+def test_questions_are_answered_and_wishes_heard_in_any_pieces(tmp_path: Path) -> None:
+    with OneChild(spec_for(tmp_path), code=TALKING + "run_loop(main())") as child:
+        assert child.line() == "ready\n"
+        for piece in (b"pi", b"ng 1\nping", b" 22\nnonsense\n\nping 3\nfamily ", b'{"a": 1}\n'):
+            tell(child, piece)
+        assert [child.line() for _ in range(4)] == ["pong 1\n", "pong 22\n", "pong 3\n", 'family {"a": 1}\n']
+        tell(child, b"retire\n")
+        assert child.line() == "retiring\n"
+        tell(child, b"hurry\n")
+        assert child.end() == (0, "ended\n", "")
+
+
+def test_a_loop_that_does_not_turn_does_not_answer(tmp_path: Path) -> None:
+    code = TALKING.replace("    report_ready()\n", "    report_ready()\n    import time\n    time.sleep(1.0)\n    print('late')\n")
+    with OneChild(spec_for(tmp_path), code=code + "run_loop(main())") as child:
+        assert child.line() == "ready\n"
+        tell(child, b"ping 1\n")
+        assert [child.line(), child.line()] == ["late\n", "pong 1\n"] or child.process.poll() is None
+
+
+def test_what_was_said_before_anybody_listened_is_not_lost(tmp_path: Path) -> None:
+    code = TALKING + "import time\ntime.sleep(0.3)\nrun_loop(main())"
+    with OneChild(spec_for(tmp_path), code=code, orders=spec_for(tmp_path).to_line() + b"ping 1\nretire\nping 2\n") as child:
+        assert sorted(child.line() for _ in range(4)) == ["pong 1\n", "pong 2\n", "ready\n", "retiring\n"]
+
+
+def test_settings_that_follow_the_orders_go_before_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"gateway": {"min_output_tokens": 5}}')
+    settings = read_accepted(config, {})
+    config.write_text("no longer JSON")
+    spec = replace(spec_for(tmp_path, config), settings_follow=True)
+    code = CHILD + "print(settings.gateway.min_output_tokens, flush=True)\nrun_loop(main())"
+    with OneChild(spec, code=code, orders=spec.to_line() + settings.to_line() + b"ping 7\n") as child:
+        assert sorted([child.line(), child.line(), child.line()]) == ["5\n", "pong 7\n", "ready\n"]
+
+
+def test_large_settings_come_whole(tmp_path: Path) -> None:
+    keys = [{"name": f"key-{number}", "description": "x" * 500} for number in range(1000)]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"governance": {"virtual_keys": keys}}))
+    spec = replace(spec_for(tmp_path, config), settings_follow=True)
+    line = read_accepted(config, {}).to_line()
+    assert len(line) > 500_000
+    with OneChild(spec, code=CHILD + "print(len(settings.governance.virtual_keys))", orders=spec.to_line() + line) as child:
+        assert child.end() == (0, "1000\n", "")
+
+
+def test_hang_ups_and_interrupts_of_the_terminal_are_for_the_supervisor(tmp_path: Path) -> None:
+    code = CHILD + "children.ignore_terminal_signals()\nrun_loop(main())"
+    with OneChild(spec_for(tmp_path), code=code) as child:
+        assert child.line() == "ready\n"
+        for number in (signal.SIGHUP, signal.SIGINT):
+            child.process.send_signal(number)
+        tell(child, b"ping 1\n")
+        assert child.line() == "pong 1\n"
+
+
 # -- small parts
 
 
 def test_ready_is_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     report_ready()
     say_error("mend this")
-    assert capsys.readouterr() == ("ready\n", "tollgate: mend this\n")
+    say("well")
+    assert capsys.readouterr() == ("ready\nwell\n", "tollgate: mend this\n")
 
 
 def test_inherited_sockets_do_not_block() -> None:

@@ -11,164 +11,24 @@ import re
 import signal
 import socket
 import stat
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from addons.process import supervisor
 from addons.process.children import USER_ERROR_EXIT
 from addons.process.options import ChildSpec, ServeOptions
-from addons.process.supervisor import interpreter_flags, owned, serve, url_of
+from addons.process.supervisor import owned, serve
 from store.errors import UserError
 from store.version import VERSION
+from tests.addons.process.stage import SERVE, Stage
 from tests.support.process_tree import exists
-from tests.support.processes import ROOT, Child
+from tests.support.processes import Child
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="children inherit sockets by number")
-
-BEGINNING = """
-import json, os, signal, sys, threading, time
-role, told = __name__, threading.Event()
-role = os.path.basename(sys.argv[0]).removesuffix(".py")
-orders = json.loads(sys.stdin.buffer.readline())
-def note(word, **more):
-    line = json.dumps({"role": role, "word": word, "pid": os.getpid(), "at": time.monotonic(), **more}) + "\\n"
-    handle = os.open(os.path.join(orders["app_dir"], "events"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, line.encode())
-    os.close(handle)
-def earlier(word):
-    with open(os.path.join(orders["app_dir"], "events")) as file:
-        return sum(1 for line in file if f'"{role}", "word": "{word}"' in line)
-def die():
-    # Not before everything is ready: that would be a death at start.
-    while not os.path.exists(os.path.join(orders["app_dir"], "run.json")):
-        time.sleep(0.01)
-    os._exit(9)
-def on_term(number, frame):
-    note("told")
-    told.set()
-signal.signal(signal.SIGTERM, on_term)
-note("started", orders=orders, arguments=sys.argv[1:], optimize=sys.flags.optimize)
-"""
-"""What every stand-in does first: takes its orders, and notes what happens to it in a file."""
-SERVE = 'print("ready", flush=True)\ntold.wait()\nnote("ended")\n'
-"""A child that serves until it is told to end."""
-
-DRIVER = """
-import sys
-from pathlib import Path
-from addons.process import supervisor
-from addons.process.options import ServeOptions
-supervisor.PROJECT = Path(sys.argv[1])
-for setting in sys.argv[3:]:
-    name, _, value = setting.partition("=")
-    if not hasattr(supervisor, name):
-        raise SystemExit(f"the supervisor has no {name}")
-    setattr(supervisor, name, eval(value))
-options = eval(sys.stdin.readline())
-raise SystemExit(supervisor.serve(ServeOptions(Path(sys.argv[2]), port=0, inspect_port=0, console_port=0, **options)))
-"""
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA: making one takes longer than all the rest of a start."""
-    from addons.process.ca import ensure_ca
-
-    directory = tmp_path_factory.mktemp("prepared") / "ca"
-    ensure_ca(directory)
-    return directory
-
-
-@dataclass
-class Stage:
-    """An app directory and a project of stand-ins; `run` starts a supervisor on them."""
-
-    root: Path
-    running: list[subprocess.Popen[str]]
-
-    @property
-    def app_dir(self) -> Path:
-        return self.root / "app"
-
-    def play(self, role: str, script: str) -> None:
-        """What children of that role do after their beginning."""
-        folder = self.root / "project" / "addons" / "process"
-        folder.mkdir(parents=True, exist_ok=True)
-        for package in (folder.parent, folder):
-            (package / "__init__.py").touch()
-        (folder / f"{role}.py").write_text(BEGINNING + script)
-
-    def run(self, *settings: str, **options: Any) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(self.root / "project"), str(self.app_dir), *settings],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=(self.root / "out").open("w"),
-            stderr=(self.root / "err").open("w"),
-            text=True,
-            start_new_session=True,
-        )
-        self.running.append(process)
-        assert process.stdin is not None
-        process.stdin.write(repr({"inspect": False, "grace": 0.0, **options}) + "\n")
-        process.stdin.close()
-        return process
-
-    def ready(self, *settings: str, **options: Any) -> subprocess.Popen[str]:
-        process = self.run(*settings, **options)
-        eventually(lambda: (self.said(), self.complained()), lambda texts: "ready gateway=" in texts[0], 20)
-        return process
-
-    def end(self, process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
-        process.send_signal(number)
-        return process.wait(15)
-
-    def said(self) -> str:
-        return (self.root / "out").read_text()
-
-    def complained(self) -> str:
-        return (self.root / "err").read_text()
-
-    def events(self, role: str | None = None, word: str | None = None) -> list[dict[str, Any]]:
-        """What the children noted, oldest first."""
-        try:
-            text = (self.app_dir / "events").read_text()
-        except FileNotFoundError:
-            return []
-        found = [json.loads(line) for line in text.splitlines()]
-        return [event for event in found if role in (None, event["role"]) and word in (None, event["word"])]
-
-    def order(self) -> list[tuple[str, str]]:
-        """The notes of the end, in the order they were made."""
-        return [(event["role"], event["word"]) for event in self.events() if event["word"] != "started"]
-
-    def orders(self, role: str) -> dict[str, Any]:
-        orders: dict[str, Any] = self.events(role, "started")[0]["orders"]
-        return orders
-
-
-@pytest.fixture
-def stage(tmp_path: Path, prepared: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path, [])
-    made.app_dir.mkdir()
-    (made.app_dir / "ca").symlink_to(prepared)
-    made.play("worker", SERVE)
-    made.play("console", SERVE)
-    yield made
-    for process in made.running:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait(10)
-
 
 # -- what the children are told
 
@@ -249,7 +109,7 @@ def test_run_json_says_where_everything_is_to_its_owner_alone(stage: Stage) -> N
 
 def test_a_child_that_dies_is_started_again_after_growing_pauses(stage: Stage) -> None:
     stage.play("worker", "n = earlier('started')\nprint('ready', flush=True)\nif n < 5:\n    die()\ntold.wait()\n")
-    process = stage.ready("RESTART_PAUSE_SECONDS=(0.05, 0.2, 0.4)")
+    process = stage.ready("pulse.RESTART_PAUSE_SECONDS=(0.05, 0.2, 0.4)")
     starts = [event["at"] for event in eventually(lambda: stage.events("worker", "started"), lambda found: len(found) == 5)]
     pauses = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
     # At least the pause; the last one is the longest, and it stays.
@@ -260,21 +120,16 @@ def test_a_child_that_dies_is_started_again_after_growing_pauses(stage: Stage) -
     assert stage.end(process) == 0
 
 
-def test_the_real_pauses_grow() -> None:
-    pauses = list(supervisor.RESTART_PAUSE_SECONDS)
-    assert pauses == sorted(set(pauses)) and 0 < pauses[0] <= 0.2 and pauses[-1] <= 10
-
-
 def test_a_child_that_ran_for_long_enough_is_started_again_at_once(stage: Stage) -> None:
     stage.play("worker", "n = earlier('started')\nprint('ready', flush=True)\nif n < 4:\n    die()\ntold.wait()\n")
-    process = stage.ready("RESTART_PAUSE_SECONDS=(0.01, 60.0)", "STABLE_SECONDS=0.0")
+    process = stage.ready("pulse.RESTART_PAUSE_SECONDS=(0.01, 60.0)", "pulse.STABLE_SECONDS=0.0")
     eventually(lambda: stage.events("worker", "started"), lambda found: len(found) == 4)
     assert stage.end(process) == 0
 
 
 def test_a_pause_holds_up_neither_another_child_nor_the_end(stage: Stage) -> None:
     stage.play("worker", "print('ready', flush=True)\ndie()\n")
-    process = stage.ready("RESTART_PAUSE_SECONDS=(0.01, 60.0)")
+    process = stage.ready("pulse.RESTART_PAUSE_SECONDS=(0.01, 60.0)")
     eventually(stage.complained, lambda text: text.count("the worker process ended") == 2)
     # The worker now rests for a minute. The console dies for the first time: its pause is short.
     (first,) = stage.events("console", "started")
@@ -285,7 +140,7 @@ def test_a_pause_holds_up_neither_another_child_nor_the_end(stage: Stage) -> Non
 
 
 def test_orders_are_the_same_after_a_restart(stage: Stage) -> None:
-    process = stage.ready("RESTART_PAUSE_SECONDS=(0.01,)", inspect=True)
+    process = stage.ready("pulse.RESTART_PAUSE_SECONDS=(0.01,)", inspect=True)
     os.kill(stage.events("worker", "started")[0]["pid"], signal.SIGKILL)
     first, second = eventually(lambda: stage.events("worker", "started"), lambda found: len(found) == 2)
     assert first["pid"] != second["pid"] and first["orders"] == second["orders"]
@@ -311,7 +166,7 @@ def test_a_child_that_breaks_at_start_is_named_with_its_code(stage: Stage) -> No
 
 def test_a_child_that_is_never_ready_does_not_keep_serve_waiting_for_ever(stage: Stage) -> None:
     stage.play("worker", "print('read', flush=True)\ntold.wait()\nnote('ended')\n")
-    assert stage.run("READY_SECONDS=1.0").wait(20) == 1
+    assert stage.run("pulse.READY_SECONDS=1.0").wait(20) == 1
     assert "not ready within 1 seconds" in stage.complained()
     assert ("worker", "ended") in stage.order() and "ready" not in stage.said()
 
@@ -497,30 +352,6 @@ def test_a_file_in_the_place_of_the_directory_is_one_line(tmp_path: Path, capfd:
     assert serve(ServeOptions(tmp_path / "app")) == USER_ERROR_EXIT
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("tollgate: cannot make the app directory") and str(tmp_path / "app") in line
-
-
-# -- small parts
-
-
-@pytest.mark.parametrize(
-    "host,url",
-    [
-        ("127.0.0.1", "http://127.0.0.1:80"),
-        ("gateway.example", "http://gateway.example:80"),
-        ("", "http://127.0.0.1:80"),
-        ("0.0.0.0", "http://127.0.0.1:80"),
-        ("::", "http://[::1]:80"),
-        ("::1", "http://[::1]:80"),
-        ("2001:db8::5", "http://[2001:db8::5]:80"),
-    ],
-)
-def test_an_address_to_listen_on_becomes_one_to_connect_to(host: str, url: str) -> None:
-    assert url_of(host, 80) == url
-
-
-def test_workers_run_without_asserts() -> None:
-    assert interpreter_flags("worker") == ["-O"]
-    assert interpreter_flags("console") == (["-O"] if sys.flags.optimize else [])
 
 
 def test_ready_is_understood_in_pieces_and_after_other_lines(stage: Stage) -> None:

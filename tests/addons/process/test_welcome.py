@@ -95,3 +95,24 @@ def test_the_order_is_seeded_ignored_note_first_steps_links() -> None:
     starts = ["seeded", "ignored", "note:", "first start", "dashboard", "inspector"]
     positions = [next(at for at, line in enumerate(found) if line.startswith(start)) for start in starts]
     assert positions == sorted(positions)
+
+
+FILE_ONLY: dict[str, Any] = {"config_store": {"enabled": False}}
+OF_A_KEY = {"governance": {"virtual_keys": [{"name": "a", "value": "sk-bf-of-a-key-in-the-file"}]}}
+
+
+def test_file_only_mode_says_where_spend_is_kept_and_what_the_file_changed() -> None:
+    report = BootstrapReport(applied="caps: 2 added")
+    assert lines(report, FILE_ONLY | OF_A_KEY)[0] == (
+        "the configuration is config.json alone; what is spent is kept in /srv/toll gate/ledger.db (caps: 2 added)"
+    )
+    postgres = {"type": "postgres", "config": {"host": "db.internal", "db_name": "env.DB", "password": "secret-of-the-database"}}
+    assert lines(BootstrapReport(applied=""), FILE_ONLY | OF_A_KEY | {"ledger_store": postgres}) == [
+        "the configuration is config.json alone; what is spent is kept in the PostgreSQL database $DB on db.internal:5432",
+        f"dashboard  {DASHBOARD}",
+    ]
+
+
+def test_a_file_without_keys_says_that_nobody_can_call() -> None:
+    said = lines(BootstrapReport(applied=""), FILE_ONLY)
+    assert said[1] == "warning: config.json has no virtual keys, so nobody can call: add one to governance.virtual_keys"

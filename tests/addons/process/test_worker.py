@@ -39,6 +39,7 @@ class Running:
     gateway: Gateway
     master: mitm.SlimMaster
     port: int
+    hurry: asyncio.Event
 
     def a_call(self, number: int) -> Call:
         """A call in flight, as the addon keeps it."""
@@ -48,7 +49,7 @@ class Running:
         return call
 
     async def drain(self, grace: float) -> None:
-        await worker.drain(self.gateway, self.gateway.runtime, self.master, grace)
+        await worker.drain(self.gateway, self.gateway.runtime, self.master, grace, self.hurry)
 
     def end(self, call: Call) -> None:
         """What mitmproxy does when the flow is over."""
@@ -70,7 +71,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     async with asyncio.timeout(10):
         await gateway.started.wait()
     await mitm.serve_sockets(master, sockets)
-    yield Running(gateway, master, port)
+    yield Running(gateway, master, port, asyncio.Event())
     await mitm.stop_accepting(master)
     gateway.calls.clear()
     master.shutdown()  # type: ignore[no-untyped-call]

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import click
 
+from addons.process.budgets_command import budgets
 from addons.process.cli import AMOUNT, PORT, DefaultGroup, app_dir_option, run
-from addons.process.commands import admin_token, budgets, doctor, keys, status, verify
+from addons.process.commands import admin_token, doctor, keys, status, verify
+from addons.process.reconcile_command import reconcile
+from addons.process.store_command import store
+from addons.process.unconfirmed_command import unconfirmed
 from store.version import VERSION
 
 
@@ -128,7 +132,7 @@ def demo(keep: bool) -> int:
     return run_demo(keep=keep)
 
 
-for _command in (keys, budgets, status, verify, doctor, admin_token):
+for _command in (keys, budgets, unconfirmed, status, verify, doctor, store, admin_token, reconcile):
     cli.add_command(_command)
 
 

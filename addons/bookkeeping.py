@@ -8,7 +8,8 @@ from store.clock import Clock
 from store.database import Database
 from store.errors import StoreUnavailable
 from store.ledger.history import PostRecord, posts_since
-from store.logs.catch_up import BATCH_POSTS, CatchUpReport, catch_up, read_watermark
+from store.logs.catch_up import BATCH_POSTS, CatchUpReport, catch_up
+from store.logs.ledgers import tie
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +20,8 @@ GRACE_MS = 10_000
 
 def complete_logs(ledger: Database, logs: Database, clock: Clock) -> CatchUpReport:
     """One pass. Raises StoreUnavailable."""
-    with logs.read() as connection:
-        watermark = read_watermark(connection)
-    return catch_up(logs, _posts(ledger, watermark), now_ms=clock.now_ms(), grace_ms=GRACE_MS)
+    followed = tie(logs, ledger)
+    return catch_up(logs, _posts(ledger, followed.watermark), followed, now_ms=clock.now_ms(), grace_ms=GRACE_MS)
 
 
 def _posts(ledger: Database, after: int) -> Iterator[PostRecord]:

@@ -12,6 +12,7 @@ if __name__ != "addons.gateway":
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from typing import Any
@@ -23,6 +24,7 @@ from mitmproxy.proxy import mode_specs, server_hooks
 
 from addons import chain, connect, outcomes, refuse, stock
 from addons.call import Call, WayIn
+from addons.complaints import Complaints
 from addons.headers import append
 from addons.proxy import mitm, tunnel
 from addons.proxy.faults import ProtocolFault
@@ -71,7 +73,7 @@ def closed(hook: AsyncHook) -> AsyncHook:
             if isinstance(fault, CallerLeft):
                 refusal = unavailable("The client went away while its call stood in line; nothing was sent.")
             elif isinstance(fault, StoreUnavailable):
-                logger.error("the ledger cannot be written: %s", fault)
+                self.complaints.tell("the ledger cannot be written", fault)
                 refusal = unavailable("The ledger cannot be written now, so nothing may be spent; try again shortly.")
             else:
                 logger.exception("fault in a hook before upstream; the call was refused")
@@ -133,6 +135,7 @@ class Gateway:
         self.started = asyncio.Event()
         """mitmproxy is running and the stores are open."""
         self.is_open = False
+        self.complaints = Complaints(logger, time.monotonic)
         if runtime is not None:
             self._open(runtime)
 

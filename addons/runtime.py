@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from addons.inspector import InspectorFeed
-from addons.opening import open_store, store_path
+from addons.opening import open_store
 from addons.policy import AssumedPrice, Policy
 from addons.proxy.egress import Egress
 from addons.proxy.limits import MEBIBYTE, Limits
@@ -31,7 +31,7 @@ from store.config_store.snapshot import VirtualKey
 from store.database import Database, governance_revision
 from store.errors import StoreUnavailable, UserError
 from store.ledger.ledger import Ledger
-from store.logs.opening import open_logs
+from store.logs.opening import open_logs_store
 from store.logs.types import CallRow
 from store.logs.writer import LogWriter
 from store.prices.book import PriceBook
@@ -95,6 +95,7 @@ class Runtime:
     snapshots: SnapshotKeeper
     ledger: Ledger
     database: Database
+    """Where the ledger is, and the configuration with it."""
     logs: LogWriter
     logs_database: Database
     egress: Egress
@@ -106,6 +107,8 @@ class Runtime:
     require_auth: bool = False
     upstream_proxy: UpstreamProxy | None = None
     feed: InspectorFeed | None = None
+    picture: Database | None = None
+    """File-only mode: the configuration, in memory."""
     draining: bool = False
     grace_over: bool = False
     owned_by_addon: bool = False
@@ -120,6 +123,8 @@ class Runtime:
         self.logs.close()
         self.logs_database.close()
         self.database.close()
+        if self.picture is not None:
+            self.picture.close()
 
 
 def policy_of(settings: Settings, address: Address, environ: Mapping[str, str]) -> Policy:
@@ -198,15 +203,16 @@ async def open_runtime(
     ids = Ids(clock)
     store = open_store(app_dir, settings, clock, ids)
     ledger = Ledger(
-        store.database,
+        store.ledger,
         clock=clock,
         ids=ids,
         hold_wait_seconds=float(settings.gateway.hold_wait_seconds),
         lease_dir=app_dir / "leases",
         spool_dir=app_dir / "spool",
+        retention_days=settings.gateway.ledger_retention_days,
     )
     await ledger.start()
-    logs_database = open_logs(store_path(app_dir, settings.logs_store.config.path, "logs.db"), clock=clock)
+    logs_database = open_logs_store(app_dir, settings, clock=clock)
     body_bytes = 0 if settings.client.disable_content_logging else BODY_LOG_BYTES
     retention_days = settings.logs_store.retention_days or settings.client.log_retention_days
     logs = LogWriter(logs_database, clock=clock, body_bytes=body_bytes, clean=redact_text, retention_days=retention_days)
@@ -217,10 +223,10 @@ async def open_runtime(
         return load_snapshot(store, environ)
 
     def revision() -> int:
-        with store.database.read() as connection:
+        with store.ledger.read() as connection:
             return governance_revision(connection)
 
-    snapshots = SnapshotKeeper(load, revision, load())
+    snapshots = SnapshotKeeper(load, revision, load(), store.ledger.watch)
     snapshots.start()
     policy = policy_of(settings, address, environ)
     prices = settings.gateway.prices.file
@@ -257,7 +263,8 @@ async def open_runtime(
         upstreams=upstreams,
         snapshots=snapshots,
         ledger=ledger,
-        database=store.database,
+        database=store.ledger,
+        picture=store.database if store.file_only else None,
         logs=logs,
         logs_database=logs_database,
         egress=egress_of(settings, address, upstreams),

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from mitmproxy import ctx
 
-from addons.opening import open_store
+from addons.opening import prepare_store
 from addons.proxy import mitm
 from addons.runtime import Address, Runtime, limits_of, open_runtime
 from store.clock import Ids, SystemClock
-from store.config_store.bootstrap import seed
 from store.errors import UserError
 from store.settings import Settings, load_settings
 from store.version import VERSION
@@ -36,13 +35,10 @@ def _prepare() -> tuple[Path, Settings]:
     config = app_dir / "config.json"
     settings = load_settings(config if config.is_file() else None, os.environ)
     clock = SystemClock()
-    store = open_store(app_dir, settings, clock, Ids(clock))
-    try:
-        made = seed(store, settings).default_key_value
-        if made is not None:
-            print(f"tollgate: made the virtual key 'default': {made}", flush=True)
-    finally:
-        store.database.close()
+    store, report = prepare_store(app_dir, settings, clock, Ids(clock))
+    store.close()
+    if report.default_key_value is not None:
+        print(f"tollgate: made the virtual key 'default': {report.default_key_value}", flush=True)
     return app_dir, settings
 
 

@@ -25,13 +25,16 @@ def nanos_from_usd(value: Decimal | int | float | str) -> int:
     if amount and amount.adjusted() > 10:
         # Before any arithmetic: the integer of 1e99999999 would eat all memory.
         raise ValueError(f"{value} USD is more than the ledger can hold")
-    scaled = amount.scaleb(9)
-    nanos = int(scaled)
-    if abs(nanos) > MAX_NANOS:
-        raise ValueError(f"{value} USD is more than the ledger can hold")
-    if scaled != nanos:
+    # On the digits themselves: Decimal's own arithmetic rounds what is longer than the context's 28 digits.
+    sign, digits, exponent = amount.as_tuple()
+    shift = int(exponent) + 9
+    kept = digits if shift >= 0 else digits[:shift]
+    if any(digits[len(kept) :]):
         raise ValueError(f"{value} USD has more than nine decimals")
-    return nanos
+    nanos = int("".join(map(str, kept)) or "0") * 10 ** max(0, shift) if amount else 0
+    if nanos > MAX_NANOS:
+        raise ValueError(f"{value} USD is more than the ledger can hold")
+    return -nanos if sign else nanos
 
 
 def usd_from_nanos(nanos: int) -> Decimal:

@@ -29,6 +29,7 @@ from store.config_store.specs import (
 )
 from store.config_store.unimplemented import unimplemented_in
 from store.errors import SettingsError
+from store.store_settings import ConfigStoreSettings, LedgerStoreSettings, LogsStoreSettings
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.json")
 
@@ -114,6 +115,8 @@ class Gateway(Spec):
     trim_output: Bool = True
     min_output_tokens: Positive = 256
     hold_wait_seconds: NotNegative = 10
+    ledger_retention_days: Positive | None = 400
+    """How long the ledger keeps the rows of calls that nothing needs any more; null: for ever."""
     inspect: Inspect = Inspect()
     limits: Limits = Limits()
     prices: Prices = Prices()
@@ -144,33 +147,6 @@ class Console(Spec):
     def _address(self) -> Self:
         check_base_url(self.public_url or None)
         return self
-
-
-class SqliteConfig(Spec):
-    """Where the SQLite file is, relative to the app directory."""
-
-    path: str | None = None
-
-
-class ConfigStoreSettings(Spec):
-    """Where providers, keys and budgets are kept."""
-
-    unimplemented = frozenset({"vault_store"})
-
-    enabled: Bool = True
-    type: Literal["sqlite"] = "sqlite"
-    config: SqliteConfig = SqliteConfig()
-
-
-class LogsStoreSettings(Spec):
-    """Where the rows of calls are kept."""
-
-    unimplemented = frozenset({"object_storage", "object_storage_exclude_fields", "writer", "matview_refresh_interval"})
-
-    enabled: Bool = True
-    type: Literal["sqlite"] = "sqlite"
-    config: SqliteConfig = SqliteConfig()
-    retention_days: Positive | None = None
 
 
 class Client(Spec):
@@ -307,6 +283,7 @@ class Settings(Spec):
     client: Client = Client()
     config_store: ConfigStoreSettings = ConfigStoreSettings()
     logs_store: LogsStoreSettings = LogsStoreSettings()
+    ledger_store: LedgerStoreSettings = LedgerStoreSettings()
     providers: dict[str, ProviderSpec] = Field(default_factory=dict)
     governance: Governance = Governance()
     gateway: Gateway = Gateway()
@@ -324,6 +301,11 @@ class Settings(Spec):
     def environ(self) -> Mapping[str, str]:
         """The environment that `env.NAME` secrets are looked up in."""
         return self._environ
+
+    @property
+    def file_only(self) -> bool:
+        """True when the file alone says who may spend what (`config_store.enabled` is false)."""
+        return not self.config_store.enabled
 
     @property
     def auth(self) -> AuthConfig | None:
@@ -370,13 +352,13 @@ def settings_from(document: Any, environ: Mapping[str, str], *, source: str) -> 
     """Settings of a parsed document; `source` stands before each error. Raises SettingsError."""
     if not isinstance(document, dict):
         raise SettingsError(f"{source}: must be a JSON object with sections such as providers and governance")
-    _refuse_coming_stores(document, source)
+    _refuse_other_stores(document, source)
     try:
         settings = Settings.model_validate(document, context=FROM_FILE)
     except ValidationError as error:
         raise SettingsError(f"{source}: {join_problems(problems(Settings, error))}") from None
     settings._environ = dict(environ)
-    settings._warnings = tuple(_warnings(document))
+    settings._warnings = tuple(_warnings(document, settings))
     try:
         check_references(settings)
     except SettingsError as error:
@@ -384,23 +366,17 @@ def settings_from(document: Any, environ: Mapping[str, str], *, source: str) -> 
     return settings
 
 
-def _refuse_coming_stores(document: Mapping[str, Any], source: str) -> None:
-    for name in ("config_store", "logs_store"):
-        section = document.get(name)
-        if not isinstance(section, Mapping):
-            continue
-        if section.get("type") in ("postgres", "clickhouse"):
-            raise SettingsError(f'{source}: {name}.type: {section["type"]!r} is not available in this version; use "sqlite"')
-        if name == "config_store" and section.get("enabled") is False:
-            raise SettingsError(
-                f"{source}: config_store.enabled: running from the file alone is not available in this version; "
-                "set it to true: the file then seeds the store, and --reseed applies later changes of it"
-            )
+def _refuse_other_stores(document: Mapping[str, Any], source: str) -> None:
+    section = document.get("logs_store")
+    if isinstance(section, Mapping) and section.get("type") == "clickhouse":
+        raise SettingsError(f'{source}: logs_store.type: "clickhouse" is not supported; use "sqlite" or "postgres"')
 
 
-def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
+def _warnings(document: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     for path in unimplemented_in(Settings, document):
         yield f"{path} is not implemented and has no effect"
+    if not settings.file_only and settings.ledger_store != LedgerStoreSettings():
+        yield "ledger_store has no effect while config_store.enabled is true: the ledger is kept in the config store"
 
 
 def schema_text() -> str:

@@ -10,6 +10,7 @@ from store.clock import Clock
 from store.database import Database
 from store.sqlite import SqliteDatabase
 from tests.support.postgres import Databases, PostgresServer, opened
+from tests.support.recycled import Recycled
 
 OpenDatabase = Callable[..., Database]
 
@@ -33,6 +34,16 @@ def postgres_databases(postgres_dsn: str) -> Iterator[Databases]:
     databases = Databases(postgres_dsn)
     try:
         yield databases
+    finally:
+        databases.drop()
+
+
+@pytest.fixture(scope="session")
+def recycled(postgres_dsn: str) -> Iterator[Recycled]:
+    """Databases that are up to date and as good as new, for tests that need nothing but one."""
+    databases = Databases(postgres_dsn)
+    try:
+        yield Recycled(databases)
     finally:
         databases.drop()
 

@@ -159,6 +159,8 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "addons/console/handler.py", "addons/console/metrics.py", "store/config_store/json_text.py",
         "store/config_store/quota.py", "store/config_store/shapes.py",
     ),
+    "addons/console/test_overrides.py": ("addons/console/api/overrides.py", "store/config_store/change_spending.py"),
+    "addons/console/test_unconfirmed.py": ("addons/console/api/unconfirmed.py",),
     "addons/console/test_auth.py": (
         "addons/console/api/session.py", "addons/console/app.py", "addons/console/origin.py",
     ),
@@ -173,10 +175,12 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "addons/pretend/wire.py",
     ),
     "addons/process/test_cli.py": (
-        "addons/process/books.py", "addons/process/commands.py", "addons/process/doctor.py", "addons/process/enforcement.py",
-        "addons/process/env_command.py", "addons/process/management.py", "addons/process/offline.py",
-        "addons/process/status.py", "addons/process/stores.py", "addons/process/text.py",
+        "addons/process/books.py", "addons/process/commands.py", "addons/process/common.py", "addons/process/doctor.py",
+        "addons/process/enforcement.py", "addons/process/env_command.py", "addons/process/management.py",
+        "addons/process/offline.py", "addons/process/status.py", "addons/process/stores.py", "addons/process/text.py",
     ),
+    "addons/process/test_store_copying.py": ("addons/process/store_command.py",),
+    "store/config_store/test_file_only.py": ("store/config_store/file_ledger.py",),
     "addons/process/test_exec.py": (
         "addons/process/admission.py", "addons/process/child.py", "addons/process/exec_command.py", "addons/process/launch.py",
         "addons/process/sharing.py",
@@ -222,7 +226,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "store/ledger/epochs.py", "store/ledger/spool.py",
     ),
     "store/ledger/test_settle.py": ("store/ledger/history.py",),
-    "store/ledger/test_verify.py": ("store/ledger/seal.py",),
+    "store/ledger/test_verify.py": ("store/ledger/replay.py", "store/ledger/seal.py"),
     "store/logs/test_logs_writer.py": (
         "store/logs/batch.py", "store/logs/daily.py", "store/logs/opening.py", "store/logs/refusals.py",
         "store/logs/retention.py", "store/logs/rows.py", "store/logs/schema.py",
@@ -248,6 +252,7 @@ NO_TEST: dict[str, str] = {
     "addons/pretend/__main__.py": "starts the provider; every test under tests/gateway runs it",
     "store/migrations/m0001_ledger.py": "run, by its name, in every test that opens a store; tests/store/test_database.py first",
     "store/migrations/m0002_governance.py": "as the one before it; tests/store/config_store/test_governance_tables.py compares",
+    "store/migrations/m0004_raises.py": "as the first one; tests/store/test_sqlite.py compares it with store/models.py",
     "store/prices/data/make_limits.py": "makes vendored data from a download; tests/store/prices/test_limits.py has the result",
 }
 

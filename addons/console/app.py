@@ -8,7 +8,19 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, StaticFileHandler
 
-from addons.console.api import budgets, groups, logs, providers, runs, session, system, virtual_keys
+from addons.console.api import (
+    budgets,
+    groups,
+    logs,
+    overrides,
+    providers,
+    rate_limits,
+    runs,
+    session,
+    system,
+    unconfirmed,
+    virtual_keys,
+)
 from addons.console.auth import Gatekeeper, check_open_console
 from addons.console.context import ConsoleContext
 from addons.console.handler import SECURITY_HEADERS, ConsoleHandler, NotFoundHandler
@@ -86,8 +98,11 @@ def make_app(context: ConsoleContext) -> Application:
             (rf"{governance}/budgets", budgets.BudgetsHandler),
             (rf"{governance}/budgets/([^/]+)/reset", budgets.ResetHandler),
             (rf"{governance}/budgets/([^/]+)/topup", budgets.TopUpHandler),
+            (rf"{governance}/budgets/([^/]+)/override", overrides.OverrideHandler),
+            (rf"{governance}/unconfirmed", unconfirmed.UnconfirmedHandler),
+            (rf"{governance}/unconfirmed/([^/]+)/confirm", unconfirmed.ConfirmHandler),
             (rf"{governance}/budgets/([^/]+)", budgets.BudgetHandler),
-            (rf"{governance}/rate-limits", budgets.RateLimitsHandler),
+            (rf"{governance}/rate-limits", rate_limits.RateLimitsHandler),
             (rf"{governance}/teams", groups.GroupsHandler, team),
             (rf"{governance}/teams/([^/]+)", groups.GroupHandler, team),
             (rf"{governance}/customers", groups.GroupsHandler, customer),

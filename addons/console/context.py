@@ -5,6 +5,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from addons.console.process_state import FamilyState
 from store.config_store.store import ConfigStore
 from store.database import Connection
 from store.ledger.caps import cap_states
@@ -48,6 +49,8 @@ class ConsoleContext:
     """The address the console listens on: decides whether it may be open, and which Host headers it answers."""
     gateway_url: str | None = None
     inspector_url: Callable[[], str | None] = lambda: None
+    family: FamilyState = field(default_factory=FamilyState)
+    """What the supervisor tells of the processes; nothing in a console without one."""
     states: Callable[[Connection, int, Iterable[str] | None], Sequence[CapState]] = cap_states
     """The ledger's sums of the named caps, or of all of them."""
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="console"))

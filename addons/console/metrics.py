@@ -15,7 +15,7 @@ _LABELS = ("cap_id", "name", "unit", "scope", "scope_id", "scope_name", "window"
 
 def metrics_text(context: ConsoleContext) -> bytes:
     """One scrape, from one instant of the store. Raises StoreUnavailable."""
-    with context.store.database.read() as connection:
+    with context.store.ledger.read() as connection:
         states = [state for state in states_of(context, connection) if state.cap.scope is not Scope.RUN]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(context, states))
@@ -34,6 +34,7 @@ class _Scrape:
         info = InfoMetricFamily("tollgate_build", "Which version answers.")
         info.add_metric((), {"version": self._context.version})
         yield info
+        yield from self._context.family.metrics()
         yield from self._caps()
         if self._context.logs is not None:
             yield from self._calls()

@@ -1,6 +1,7 @@
 """Live client connections: counting them, bounding the wait for headers, and ending either side of an exchange."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections import deque
@@ -19,6 +20,9 @@ from addons.proxy.limits import current_limits
 from addons.proxy.master import CachedAddonManager
 
 logger = logging.getLogger(__name__)
+
+LAST_BYTES_SECONDS = 60.0
+"""For a client that takes the end of its answer slowly; then the operating system is left alone with it."""
 
 
 class PatientLock(asyncio.Lock):
@@ -45,11 +49,15 @@ class PatientLock(asyncio.Lock):
 class Handler(mode_servers.ProxyConnectionHandler):
     """mitmproxy's driver of one client connection, with the limits and the refusals it lacks."""
 
+    carries_tunnel = False
+    """Bytes go through unread: whether anybody still needs it cannot be told."""
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)  # type: ignore[no-untyped-call]
         self._server_event_lock = PatientLock()
         self._opening: dict[Connection, commands.OpenConnection] = {}
         self._head_timer: asyncio.TimerHandle | None = None
+        self._to_client: Any = None
 
     async def handle_client(self) -> None:
         limit = current_limits().max_connections
@@ -57,10 +65,12 @@ class Handler(mode_servers.ProxyConnectionHandler):
             self._turn_away(limit)
             return
         _live[self.client.id] = self
-        keep_alive(self.transports[self.client].writer)
+        self._to_client = self.transports[self.client].writer
+        keep_alive(self._to_client)
         self.start_head_timer()
         try:
             await super().handle_client()
+            await self._all_sent()
         finally:
             self.stop_head_timer()
             del _live[self.client.id]
@@ -168,6 +178,18 @@ class Handler(mode_servers.ProxyConnectionHandler):
         await self.server_event(events.OpenConnectionCompleted(self._opening[connection], reason))
         raise asyncio.CancelledError(reason)
 
+    def has_unsent_answer(self) -> bool:
+        """Whether bytes for the client wait in this process because it takes them slowly."""
+        writer = self._to_client
+        return isinstance(writer, asyncio.StreamWriter) and writer.transport.get_write_buffer_size() > 0
+
+    async def _all_sent(self) -> None:
+        """The connection counts as live until its last bytes have left this process, which may be about to end."""
+        if self.has_unsent_answer():
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(LAST_BYTES_SECONDS):
+                    await self._to_client.wait_closed()
+
     def _turn_away(self, limit: int) -> None:
         writer = self.transports.pop(self.client).writer
         if isinstance(writer, asyncio.StreamWriter):
@@ -191,6 +213,16 @@ class Handler(mode_servers.ProxyConnectionHandler):
 
 
 _live: dict[str, Handler] = {}
+
+
+def live_clients() -> list[Handler]:
+    """The drivers of all client connections that this process holds."""
+    return list(_live.values())
+
+
+def unsent_answers() -> int:
+    """How many clients have not been sent all of their answer yet."""
+    return sum(handler.has_unsent_answer() for handler in _live.values())
 
 
 def handler_of(client: Client) -> Handler | None:

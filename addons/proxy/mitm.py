@@ -10,13 +10,14 @@ from mitmproxy.proxy.layers.http import _http1
 
 from addons.proxy import bodies, client_side, quick_headers, tunnel
 from addons.proxy.client_side import ClientSide
-from addons.proxy.connections import Handler, cancel_upstream, close_client, live_connections
+from addons.proxy.connections import Handler, cancel_upstream, close_client, live_connections, unsent_answers
 from addons.proxy.cutting import cut_stream, is_cut, make_cuttable
 from addons.proxy.faults import ProtocolFault, plain_fault, set_fault_writer
 from addons.proxy.flow_state import RequestForm, connect_target, request_form, set_body_limit, timed_out
 from addons.proxy.limits import Limits, current_limits, set_limits
 from addons.proxy.listen import listen_again, serve_address, serve_sockets, stop_accepting
 from addons.proxy.master import SAFE_OPTIONS, SlimMaster, apply_safe_options, make_options
+from addons.proxy.quiet_clients import QuietClients
 from addons.proxy.server_side import ServerSide
 from addons.proxy.stream import Stream
 from addons.proxy.upstream_proxy import UpstreamProxy, route
@@ -26,6 +27,7 @@ __all__ = [
     "SAFE_OPTIONS",
     "Limits",
     "ProtocolFault",
+    "QuietClients",
     "RequestForm",
     "SlimMaster",
     "UpstreamProxy",
@@ -52,6 +54,7 @@ __all__ = [
     "set_limits",
     "stop_accepting",
     "timed_out",
+    "unsent_answers",
 ]
 
 

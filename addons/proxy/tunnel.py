@@ -41,6 +41,9 @@ class TunnelLayer(TCPLayer):
     def __init__(self, context: Context) -> None:
         super().__init__(context, ignore=True)
         mark_tunnel(context.server)
+        handler = handler_of(context.client)
+        if handler is not None:
+            handler.carries_tunnel = True
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if not isinstance(event, events.Start):

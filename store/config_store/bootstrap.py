@@ -1,7 +1,7 @@
 """Seeds an empty store from config.json in one transaction; afterwards the store is the truth and the file's entries rest."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from store.clock import Clock, Ids
 from store.config_store import read
@@ -11,6 +11,7 @@ from store.config_store.change_groups import put_customer, put_team
 from store.config_store.change_keys import insert_virtual_key, remove_virtual_key, replace_virtual_key
 from store.config_store.change_providers import put_provider
 from store.config_store.change_runs import DEFAULT_KEY_NAME
+from store.config_store.file_ledger import holds_file_ledger
 from store.config_store.file_plan import FilePlan, read_plan
 from store.config_store.meta import get_meta, set_meta
 from store.config_store.protect import open_vault
@@ -39,12 +40,22 @@ class BootstrapReport:
     """The untouched key `default` of an earlier start gave way to the file."""
     warnings: tuple[str, ...] = ()
     """Sections of the file that are not implemented."""
+    applied: str | None = None
+    """File-only mode: what the file changed in the ledger, in words, perhaps none."""
 
 
 def open_config_store(
     database: Database, settings: Settings, *, clock: Clock, ids: Ids, builtin: Mapping[str, str] | None = None
 ) -> ConfigStore:
-    """The store of a migrated database with the vault of `encryption_key`. Raises UserError for a wrong key."""
+    """The store of a migrated database with the vault of `encryption_key`. Raises UserError for a wrong key.
+
+    Also for a database that is the ledger of file-only mode: what it knows of keys and caps is not all there is.
+    """
+    with database.read() as connection:
+        if holds_file_ledger(connection):
+            raise UserError(
+                f"{database.name} is the ledger of a gateway with config_store.enabled false; name another place in config_store"
+            )
     vault = open_vault(database, settings.secret(settings.encryption_key, "encryption_key"))
     return ConfigStore(database, clock, ids, vault, builtin or BUILTIN_PROVIDERS)
 
@@ -82,7 +93,7 @@ def seed(store: ConfigStore, settings: Settings, *, reseed: bool = False) -> Boo
             return BootstrapReport(ignored=tuple(_named_entries(settings)), warnings=settings.warnings)
         # A file that names no key leaves the question of who may spend as it was: `default` stays, or is made.
         removed = bool(plan.virtual_keys) and _remove_default(connection, settings)
-        _apply(store, connection, plan, settings)
+        apply_plan(store, connection, plan, settings)
         value = None
         if get_meta(connection, _DEFAULT_KEY) is None:
             value = None if plan.virtual_keys else _insert_default(store, connection)
@@ -139,7 +150,8 @@ def _remove_default(connection: Connection, settings: Settings) -> bool:
     return True
 
 
-def _apply(store: ConfigStore, connection: Connection, plan: FilePlan, settings: Settings) -> None:
+def apply_plan(store: ConfigStore, connection: Connection, plan: FilePlan, settings: Settings) -> None:
+    """Bring what the plan names to what it says, inside a transaction. Raises UserError, naming the place in the file."""
     for name, provider in plan.providers:
         put_provider(store, connection, name, provider, path=f"providers.{name}")
     for index, customer in enumerate(plan.customers):
@@ -158,7 +170,7 @@ def _apply(store: ConfigStore, connection: Connection, plan: FilePlan, settings:
             replace_virtual_key(store, connection, present, key, value=value, path=path)
     for group in plan.wide_caps:
         try:
-            owner = find_owner(store, connection, group.scope, group.scope_id)
+            owner = replace(find_owner(store, connection, group.scope, group.scope_id), calendar_aligned=group.calendar_aligned)
         except UserError as error:
             raise UserError(f"{group.path}: {str(error).removeprefix('scope_id: ')}") from None
         set_caps(

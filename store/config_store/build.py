@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from store.config_store import read
+from store.config_store.file_ledger import still_known
 from store.config_store.read import Governance, ScopeKey, load_governance, sort_caps
 from store.config_store.records import GroupRecord, ProviderConfigRecord, ProviderKeyRecord, ProviderRecord, VirtualKeyRecord
 from store.config_store.secret_text import SecretText
@@ -22,9 +23,11 @@ def load_snapshot(store: ConfigStore, environ: Mapping[str, str]) -> Snapshot:
 
     A provider key whose `env.NAME` is not set is left out: it cannot be used (`unusable_keys` names it).
     """
-    with store.database.read() as connection:
-        revision = governance_revision(connection)
-        governance = load_governance(connection, now_ms=store.clock.now_ms())
+    with store.reading() as (connection, ledger):
+        revision = governance_revision(ledger)
+        governance = load_governance(connection, now_ms=store.clock.now_ms(), ledger=ledger)
+        if store.file_only:
+            governance = still_known(governance, ledger)
     return build_snapshot(governance, revision, store.vault, environ, store.builtin)
 
 
@@ -53,7 +56,7 @@ def build_snapshot(
     )
 
 
-def one_virtual_key(connection: Connection, key_id: str) -> VirtualKey | None:
+def one_virtual_key(connection: Connection, key_id: str, ledger: Connection | None = None) -> VirtualKey | None:
     """A single virtual key as a snapshot would hold it, without reading all the others."""
     found = read.virtual_keys(connection, [key_id])
     if not found:
@@ -66,16 +69,16 @@ def one_virtual_key(connection: Connection, key_id: str) -> VirtualKey | None:
     owners = [(Scope.VIRTUAL_KEY, record.id), *((Scope.PROVIDER_CONFIG, config.id) for config in record.provider_configs)]
     owners += [(Scope.TEAM, record.team_id)] if record.team_id else []
     owners += [(Scope.CUSTOMER, customer_id)] if customer_id else []
-    return _virtual_key(record, teams, customers, {owner: read.caps_of(connection, *owner) for owner in owners})
+    return _virtual_key(record, teams, customers, {owner: read.caps_of(ledger or connection, *owner) for owner in owners})
 
 
 def unusable_keys(store: ConfigStore, environ: Mapping[str, str]) -> tuple[str, ...]:
     """One sentence for each provider key that cannot be used now, for start-up lines and `doctor`."""
     with store.database.read() as connection:
-        governance = load_governance(connection, now_ms=store.clock.now_ms())
+        providers = read.providers(connection)
     return tuple(
         f"provider key {key.name!r} of {provider.name}: the environment variable {SecretText(key.secret).env_name} is not set"
-        for provider in governance.providers
+        for provider in providers
         for key in provider.keys
         if not key.sealed and SecretText(key.secret).resolve(environ) is None
     )

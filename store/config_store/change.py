@@ -10,6 +10,7 @@ from store.config_store.change_groups import (
     update_team,
 )
 from store.config_store.change_keys import create_virtual_key, delete_virtual_key, rotate_virtual_key, update_virtual_key
+from store.config_store.change_limits import set_rate_limit
 from store.config_store.change_providers import (
     ProviderKeyPatch,
     ProviderPatch,
@@ -21,10 +22,12 @@ from store.config_store.change_providers import (
     update_provider_key,
 )
 from store.config_store.change_runs import create_run, end_run
+from store.config_store.change_spending import confirm_call, raise_budget, unraise_budget
 
 __all__ = [
     "ProviderKeyPatch",
     "ProviderPatch",
+    "confirm_call",
     "create_budget",
     "create_customer",
     "create_provider",
@@ -39,9 +42,12 @@ __all__ = [
     "delete_team",
     "delete_virtual_key",
     "end_run",
+    "raise_budget",
     "reset_budget",
     "rotate_virtual_key",
+    "set_rate_limit",
     "top_up_budget",
+    "unraise_budget",
     "update_budget",
     "update_customer",
     "update_provider",

@@ -7,7 +7,7 @@ from store.config_store import read
 from store.config_store.make_caps import Owner, aligned, checked, default_name, money_cap, money_caps, rate_caps, renamed
 from store.config_store.problems import nearest
 from store.config_store.specs import BudgetPatch, BudgetRowSpec, BudgetSpec, RateLimitSpec
-from store.config_store.store import ConfigStore
+from store.config_store.store import CHANGE_THE_FILE, ConfigStore
 from store.database import Connection
 from store.errors import Conflict, NotFound, UserError
 from store.ledger.caps import delete_cap, put_cap, reset_cap, sync_caps, top_up
@@ -88,7 +88,7 @@ def insert_budget(store: ConfigStore, connection: Connection, spec: BudgetRowSpe
 def update_budget(store: ConfigStore, cap_id: str, patch: BudgetPatch) -> Cap:
     """Change a budget; what was spent stays. Raises NotFound, UserError, Conflict."""
     with store.changing() as connection:
-        before = _budget(connection, cap_id)
+        before = find_budget(connection, cap_id)
         window = patch.reset_duration if patch.given("reset_duration") else before.window
         owner = Owner(before.scope, before.scope_id, before.scope_name)
         default_now = before.name == default_name(owner, Unit.USD, before.window)
@@ -115,26 +115,28 @@ def update_budget(store: ConfigStore, cap_id: str, patch: BudgetPatch) -> Cap:
 def delete_budget(store: ConfigStore, cap_id: str) -> None:
     """Delete a budget. Raises NotFound."""
     with store.changing() as connection:
-        _budget(connection, cap_id)
+        find_budget(connection, cap_id)
         delete_cap(connection, cap_id)
 
 
 def reset_budget(store: ConfigStore, cap_id: str, reason: str) -> None:
     """Start a budget at nothing spent, by a row with a reason; holds in flight stay. Raises NotFound."""
-    with store.changing() as connection:
-        _budget(connection, cap_id)
+    with store.spending() as connection:
+        find_budget(connection, cap_id)
         reset_cap(connection, cap_id, reason or "reset by hand")
 
 
 def top_up_budget(store: ConfigStore, cap_id: str, amount_nanos: int, reason: str) -> None:
     """Add to a budget, by a row with a reason: for good when it is prepaid, else for the window that runs now.
 
-    Raises NotFound, UserError.
+    Raises NotFound, UserError; Conflict for a prepaid one in file-only mode, where the file says what was paid.
     """
     if amount_nanos <= 0:
         raise UserError("amount: must be more than nothing, such as 5.00")
-    with store.changing() as connection:
-        _budget(connection, cap_id)
+    with store.spending() as connection:
+        budget = find_budget(connection, cap_id)
+        if budget.window is None and store.file_only and budget.scope is not Scope.RUN:
+            raise Conflict(f"{CHANGE_THE_FILE} (max_limit of {budget.name!r})")
         try:
             top_up(connection, cap_id, amount_nanos, reason or "topped up by hand")
         except ValueError as error:
@@ -175,7 +177,8 @@ def known_providers(store: ConfigStore, connection: Connection) -> tuple[str, ..
     return tuple(sorted({*store.builtin, *configured}))
 
 
-def _budget(connection: Connection, cap_id: str) -> Cap:
+def find_budget(connection: Connection, cap_id: str) -> Cap:
+    """The budget with this id. Raises NotFound."""
     cap = read.cap(connection, cap_id)
     if cap is None or cap.unit is not Unit.USD:
         raise NotFound(f"there is no budget {cap_id!r}")

@@ -6,7 +6,9 @@ Every run carries two caps that only watch (money and requests), so that its cos
 from store.config_store import read
 from store.config_store.change_caps import drop_caps
 from store.config_store.keys import hash_key_value, key_hint, new_run_value
+from store.config_store.make_caps import Owner, rate_caps
 from store.config_store.records import NewSecret, VirtualKeyRecord
+from store.config_store.specs import RateLimitSpec
 from store.config_store.store import ConfigStore
 from store.database import Connection
 from store.errors import NotFound, UserError
@@ -29,18 +31,26 @@ def run_calls_cap_id(run_id: str) -> str:
     return f"run-{run_id}-requests"
 
 
-def create_run(store: ConfigStore, virtual_key: str | None, budget_nanos: int | None, ttl_seconds: int) -> NewSecret:
+def create_run(
+    store: ConfigStore,
+    virtual_key: str | None,
+    budget_nanos: int | None,
+    ttl_seconds: int,
+    rate_limit: RateLimitSpec | None = None,
+) -> NewSecret:
     """A fresh run credential for a virtual key (by id or name; None: `default`, or the only key there is).
 
-    Raises NotFound, UserError: no such key, switched off, expired, or a budget or lifetime that makes no sense.
+    `budget_nanos` and `rate_limit` are the run's own, on top of the key's. Raises NotFound, UserError: no such key, switched off,
+    expired, or a budget, limit or lifetime that makes no sense.
     """
     if budget_nanos is not None and budget_nanos < 0:
         raise UserError("budget_usd: must not be negative")
     if not 1 <= ttl_seconds <= MAX_TTL_SECONDS:
         raise UserError(f"ttl_seconds: must be from 1 to {MAX_TTL_SECONDS}")
     now_ms = store.clock.now_ms()
-    with store.changing() as connection:
-        key = _key_for_run(connection, virtual_key, now_ms)
+    with store.spending() as connection:
+        with store.beside(connection) as governance:
+            key = _key_for_run(governance, virtual_key, now_ms)
         _forget_old(connection, now_ms)
         run_id, value = store.ids.new(), new_run_value(store.entropy)
         connection.execute(
@@ -48,18 +58,20 @@ def create_run(store: ConfigStore, virtual_key: str | None, budget_nanos: int | 
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (run_id, key.id, hash_key_value(value), key_hint(value), budget_nanos, now_ms, now_ms + ttl_seconds * 1000),
         )
-        for cap in _caps(run_id, key.name, budget_nanos, now_ms):
+        limits = rate_caps(Owner(Scope.RUN, run_id, key.name), rate_limit, (), now_ms, "rate_limit")
+        for cap in (*_caps(run_id, key.name, budget_nanos, now_ms), *limits):
             put_cap(connection, cap)
     return NewSecret(run_id, value)
 
 
 def end_run(store: ConfigStore, run_id: str) -> None:
     """Close a run credential's door now; its sums stay readable for a while. Raises NotFound."""
-    with store.changing() as connection:
+    with store.spending() as connection:
         if read.run(connection, run_id) is None:
             raise NotFound(f"there is no run {run_id!r}")
+        now_ms = store.clock.now_ms()
         connection.execute(
-            "UPDATE run_credentials SET expires_at_ms = min(expires_at_ms, ?) WHERE id = ?", (store.clock.now_ms(), run_id)
+            "UPDATE run_credentials SET expires_at_ms = ? WHERE id = ? AND expires_at_ms > ?", (now_ms, run_id, now_ms)
         )
 
 

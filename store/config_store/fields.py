@@ -62,6 +62,15 @@ def check_id(value: Any) -> Any:
     """Ids are text; whole numbers, which other gateways use for some of them, are read as text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    return check_text(value)
+
+
+def check_text(value: Any) -> Any:
+    """Text that every database can keep and find again: no NUL, no half of a surrogate pair. Raises ValueError."""
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("has half of a surrogate pair, which is no character; write the whole character")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("has a NUL character; leave it out")
     return value
 
 
@@ -83,7 +92,7 @@ Weight = Annotated[float, BeforeValidator(check_number), Field(ge=0)]
 Duration = Annotated[str, BeforeValidator(check_duration), Field(description="Such as 30m, 1h, 7d, 1M.")]
 Time = Annotated[str, BeforeValidator(check_time)]
 Id = Annotated[str, BeforeValidator(check_id), Field(min_length=1, max_length=200)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(check_text)]
 Names = Annotated[tuple[Name, ...], Field()]
 EnforcementName = Literal["hard", "soft", "observe"]
 

@@ -21,6 +21,11 @@ def check_references(settings: "Settings") -> None:
                 check_key_value(value)
             except ValueError as error:
                 raise SettingsError(f"governance.virtual_keys[{index}].value: {error}") from None
+        if key.value is None and settings.file_only:
+            raise SettingsError(
+                f"governance.virtual_keys[{index}].value: is required while config_store.enabled is false, because no store "
+                "would remember a made one; write env.NAME, or a text that begins with sk-bf-"
+            )
     _unique("governance.virtual_keys", [key.name for key in governance.virtual_keys], "name")
     _unique("governance.teams", [team.name for team in governance.teams], "name")
     _unique("governance.customers", [customer.name for customer in governance.customers], "name")

@@ -31,6 +31,8 @@ class WideCaps:
     budgets: tuple[BudgetSpec, ...]
     rate_limit: RateLimitSpec | None
     path: str
+    calendar_aligned: bool = False
+    """What the owner says of its windows; the budgets carry it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,12 @@ class _ModelCaps:
         limit: RateLimitSpec | None = None
         for scope_id in dict.fromkeys(ids):
             for _, more, rate in self.rows.get((scope, scope_id or "", provider), ()):
-                budgets, limit = budgets + more, limit or rate
+                budgets, limit = budgets + more, _one_limit(limit, rate, f"governance.model_configs: {scope_id}")
         return budgets, limit
+
+    def aligned(self, scope: Scope, scope_id: str) -> bool:
+        """Whether a row says that the windows of its caps follow the calendar."""
+        return any(row.calendar_aligned for row, _, _ in self.rows.get((scope, scope_id, ""), ()))
 
 
 def _target(row: ModelConfig) -> tuple[Scope, str, str]:
@@ -164,9 +170,10 @@ def _virtual_key(row: VirtualKeySpec, pool: _Pool, models: _ModelCaps, path: str
     for index, config in enumerate(configs):
         config_more, config_limit = models.take(Scope.PROVIDER_CONFIG, ids, config.provider)
         own = pool.budgets_of(config, config.budgets, "provider_config_id", (config.id,)) + config_more
-        joined = _with_caps(config, own, pool.limit_of(config) or config_limit, f"{path}.provider_configs[{index}]")
+        place = f"{path}.provider_configs[{index}]"
+        joined = _with_caps(config, own, _one_limit(pool.limit_of(config), config_limit, place), place)
         made.append(_open_config(joined) if old_lists else joined)
-    key = _with_caps(row, budgets, pool.limit_of(row) or limit, path)
+    key = _with_caps(row, budgets, _one_limit(pool.limit_of(row), limit, path), path)
     return key.model_copy(update={"provider_configs": tuple(made)})
 
 
@@ -180,17 +187,28 @@ def _wide_caps(governance: Governance, pool: _Pool, models: _ModelCaps) -> tuple
         inline = tuple(_aligned(budget, row.calendar_aligned) for budget in row.budgets) if row else ()
         more, limit = models.take(Scope.PROVIDER, (name,))
         budgets = pool.budgets_of(row, inline, "provider_name", (name,)) + more
-        made.append(_wide(Scope.PROVIDER, name, budgets, (pool.limit_of(row) if row else None) or limit, path))
+        aligned = row.calendar_aligned if row and row.calendar_aligned else models.aligned(Scope.PROVIDER, name)
+        rate = _one_limit(pool.limit_of(row) if row else None, limit, path)
+        made.append(_wide(Scope.PROVIDER, name, budgets, rate, path, aligned))
     for scope, scope_id, _ in models.rows:
         if scope is Scope.MODEL:
             budgets, limit = models.take(scope, (scope_id,))
-            made.append(_wide(scope, scope_id, budgets, limit, "governance.model_configs"))
+            made.append(_wide(scope, scope_id, budgets, limit, "governance.model_configs", models.aligned(scope, scope_id)))
     return tuple(made)
 
 
-def _wide(scope: Scope, scope_id: str, budgets: tuple[BudgetSpec, ...], limit: RateLimitSpec | None, path: str) -> WideCaps:
+def _wide(
+    scope: Scope, scope_id: str, budgets: tuple[BudgetSpec, ...], limit: RateLimitSpec | None, path: str, aligned: bool
+) -> WideCaps:
     _one_per_window(budgets, path)
-    return WideCaps(scope, scope_id, budgets, limit, path)
+    return WideCaps(scope, scope_id, budgets, limit, path, aligned)
+
+
+def _one_limit(one: RateLimitSpec | None, other: RateLimitSpec | None, path: str) -> RateLimitSpec | None:
+    """The one that there is: of two, one would bind nobody."""
+    if one is not None and other is not None:
+        raise SettingsError(f"{path}: two rate limits are given for it, one by a row of governance.model_configs; keep one of them")
+    return one or other
 
 
 def _with_caps[Row: (CustomerSpec, TeamSpec, VirtualKeySpec, ProviderConfigSpec)](

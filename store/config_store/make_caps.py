@@ -86,13 +86,17 @@ def rate_caps(owner: Owner, spec: RateLimitSpec | None, existing: Sequence[Cap],
             window=window,
             calendar_aligned=window is not None and _calendar(owner, spec.calendar_aligned, window, before),
             timezone=_kept(spec, "timezone", spec.timezone, before.timezone if before else None) or "UTC",
-            enforcement=Enforcement(
-                _kept(spec, "enforcement", spec.enforcement, before.enforcement.value if before else None) or "hard"
-            ),
+            enforcement=_rate_enforcement(unit, spec, before),
             created_ms=before.created_ms if before else now_ms,
         )
         made.append(checked(cap, path))
     return made
+
+
+def _rate_enforcement(unit: Unit, spec: RateLimitSpec, before: Cap | None) -> Enforcement:
+    """As written; but nothing is ever used up of a limit on parallel calls, so a soft one would bind nobody and is hard."""
+    said = _kept(spec, "enforcement", spec.enforcement, before.enforcement.value if before else None) or "hard"
+    return Enforcement.HARD if unit is Unit.CONCURRENT and said == "soft" else Enforcement(said)
 
 
 def renamed(owner: Owner, caps: Sequence[Cap]) -> list[Cap]:

@@ -18,7 +18,7 @@ async def quota_of(store: ConfigStore, key: VirtualKey) -> dict[str, Any]:
 def read_quota(store: ConfigStore, key: VirtualKey) -> dict[str, Any]:
     """As `quota_of`, on this thread."""
     wanted = [cap.id for cap in (*key.caps, *(cap for config in key.provider_configs for cap in config.caps))]
-    with store.database.read() as connection:
+    with store.ledger.read() as connection:
         states = {state.cap.id: state for state in cap_states(connection, store.clock.now_ms(), wanted)}
     made: dict[str, Any] = with_fragments(quota_json(key, states))
     return made

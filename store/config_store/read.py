@@ -18,9 +18,12 @@ from store.config_store.records import (
 from store.database import Connection
 from store.ledger.caps import load_caps
 from store.ledger.types import Cap, Enforcement, Scope, Unit
+from store.like import contains, pattern
 from store.windows import parse_duration
 
 ScopeKey = tuple[Scope, str]
+_ALL = 2**62
+"""A LIMIT that limits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +51,16 @@ class Governance:
     caps: dict[ScopeKey, tuple[Cap, ...]]
 
 
-def load_governance(connection: Connection, *, now_ms: int) -> Governance:
-    """All rows, with run credentials that have not expired at `now_ms`."""
+def load_governance(connection: Connection, *, now_ms: int, ledger: Connection | None = None) -> Governance:
+    """All rows, with run credentials that have not expired at `now_ms`. `ledger`: where caps and runs are, if elsewhere."""
+    ledger = ledger or connection
     return Governance(
         providers=providers(connection),
         virtual_keys=virtual_keys(connection),
         teams=teams(connection),
         customers=customers(connection),
-        runs=runs(connection, now_ms=now_ms),
-        caps=caps_by_scope(connection),
+        runs=runs(ledger, now_ms=now_ms),
+        caps=caps_by_scope(ledger),
     )
 
 
@@ -105,10 +109,10 @@ def virtual_key(connection: Connection, id_or_name: str) -> VirtualKeyRecord | N
     return virtual_keys(connection, [found[0][0]])[0] if found else None
 
 
-def virtual_key_id_by_hash(connection: Connection, value_hash: str) -> str | None:
-    """The id of the key with this value, given its hash; run credentials lead to their key."""
-    for table, column in (("virtual_keys", "id"), ("run_credentials", "virtual_key_id")):
-        found = list(connection.execute(f"SELECT {column} FROM {table} WHERE value_hash = ?", (value_hash,)))
+def virtual_key_id_by_hash(connection: Connection, value_hash: str, ledger: Connection | None = None) -> str | None:
+    """The id of the key with this value, given its hash; run credentials, which are in the ledger, lead to their key."""
+    for where, table, column in ((connection, "virtual_keys", "id"), (ledger or connection, "run_credentials", "virtual_key_id")):
+        found = list(where.execute(f"SELECT {column} FROM {table} WHERE value_hash = ?", (value_hash,)))
         if found:
             return str(found[0][0])
     return None
@@ -119,8 +123,8 @@ def key_page(connection: Connection, query: KeyQuery) -> tuple[tuple[VirtualKeyR
     conditions: list[str] = []
     values: list[Any] = []
     if query.search:
-        conditions.append("name LIKE ? ESCAPE '\\'")
-        values.append(f"%{_like(query.search)}%")
+        conditions.append(contains(connection.engine, "name"))
+        values.append(pattern(query.search))
     for column, wanted in (("team_id", query.team_id), ("customer_id", query.customer_id)):
         if wanted is not None:
             conditions.append(f"{column} = ?")
@@ -131,7 +135,7 @@ def key_page(connection: Connection, query: KeyQuery) -> tuple[tuple[VirtualKeyR
     direction = "DESC" if query.descending else "ASC"
     found = connection.execute(
         f"SELECT id FROM virtual_keys{where} ORDER BY {column} {direction}, id {direction} LIMIT ? OFFSET ?",
-        (*values, -1 if query.limit is None else query.limit, query.offset),
+        (*values, _ALL if query.limit is None else query.limit, query.offset),
     )
     return virtual_keys(connection, [row[0] for row in found]), total
 
@@ -206,17 +210,20 @@ def key_cap_ids(connection: Connection, keys: Iterable[VirtualKeyRecord]) -> lis
     return [row[0] for row in found]
 
 
-def budget_ids(connection: Connection, *, now_ms: int, limit: int, offset: int, search: str = "") -> tuple[list[str], int]:
-    """A page of the ids of budgets, oldest first, and how many there are: caps in money, those of runs while they live."""
+def budget_ids(connection: Connection, *, now_ms: int, limit: int | None, offset: int, search: str = "") -> tuple[list[str], int]:
+    """A page (`limit` None: all) of the ids of budgets, oldest first, and how many there are: caps in money, those of runs
+    while they live."""
     where = (
         "unit = ? AND deleted = 0 AND (scope <> ? OR (enforcement = ? AND scope_id IN "
-        "(SELECT id FROM run_credentials WHERE expires_at_ms > ?))) AND (name LIKE ? ESCAPE '\\' OR scope_name LIKE ? ESCAPE '\\')"
+        "(SELECT id FROM run_credentials WHERE expires_at_ms > ?))) "
+        f"AND ({contains(connection.engine, 'name')} OR {contains(connection.engine, 'scope_name')})"
     )
-    pattern = f"%{_like(search)}%"
-    values = (Unit.USD.value, Scope.RUN.value, Enforcement.HARD.value, now_ms, pattern, pattern)
+    wanted = pattern(search)
+    values = (Unit.USD.value, Scope.RUN.value, Enforcement.HARD.value, now_ms, wanted, wanted)
     total = int(connection.execute(f"SELECT count(*) FROM caps WHERE {where}", values)[0][0])
     found = connection.execute(
-        f"SELECT id FROM caps WHERE {where} ORDER BY created_ms, id LIMIT ? OFFSET ?", (*values, limit, offset)
+        f"SELECT id FROM caps WHERE {where} ORDER BY created_ms, id LIMIT ? OFFSET ?",
+        (*values, _ALL if limit is None else limit, offset),
     )
     return [row[0] for row in found], total
 
@@ -241,7 +248,3 @@ def _with_configs(keys: Iterable[Sequence[Any]], configs: Iterable[Sequence[Any]
 def _named(found: Sequence[GroupRecord], id_or_name: str) -> GroupRecord | None:
     by_id = next((record for record in found if record.id == id_or_name), None)
     return by_id or next((record for record in found if record.name == id_or_name), None)
-
-
-def _like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -12,6 +12,7 @@ from store.config_store.records import (
     VirtualKeyRecord,
 )
 from store.config_store.snapshot import VirtualKey
+from store.ledger.history import PostRecord
 from store.ledger.types import Cap, CapState, Scope, Unit
 from store.money import usd_from_nanos
 
@@ -58,6 +59,7 @@ def budget_json(state: CapState) -> Json:
         "current_usage": usd_from_nanos(state.used),
         "held": usd_from_nanos(state.held),
         "carried": usd_from_nanos(state.carried),
+        "override": raise_json(state),
         "effective_max_limit": usd_from_nanos(state.limit),
         "remaining": usd_from_nanos(state.remaining),
         "last_reset": time_json(cap.created_ms if state.window_start_ms is None else state.window_start_ms),
@@ -74,6 +76,40 @@ def budget_json(state: CapState) -> Json:
     if owner is not None:
         made[owner] = cap.scope_id
     return made
+
+
+def raise_json(state: CapState) -> Json | None:
+    """The raise in force, or null. The amount is USD."""
+    raised = state.raised
+    if raised is None:
+        return None
+    return {
+        "amount": usd_from_nanos(raised.amount),
+        "since": time_json(raised.from_ms),
+        "until": time_json(raised.until_ms),
+        "reason": raised.reason,
+    }
+
+
+def unconfirmed_json(record: PostRecord, cap_names: Mapping[str, str]) -> Json:
+    """A call that waits for somebody's word. `cost` and `tokens` are what it was posted at."""
+    facts = record.facts
+    return {
+        "call_id": record.call_id,
+        "held_at": time_json(record.held_at_ms),
+        "posted_at": time_json(record.at_ms),
+        "cost": usd_from_nanos(record.cost_nanos),
+        "tokens": record.tokens,
+        "note": record.note,
+        "provider": facts.provider,
+        "model": facts.model,
+        "virtual_key_id": facts.virtual_key_id,
+        "virtual_key_name": facts.virtual_key_name,
+        "team_id": facts.team_id,
+        "customer_id": facts.customer_id,
+        "run_id": facts.run_id,
+        "caps": [{"id": cap_id, "name": cap_names.get(cap_id, "")} for cap_id in record.cap_ids],
+    }
 
 
 def cap_json(state: CapState) -> Json:
@@ -109,6 +145,7 @@ def rate_limit_json(states: Sequence[CapState]) -> Json | None:
         made[f"{prefix}_max_limit"] = state.cap.limit if state else None
         made[f"{prefix}_reset_duration"] = state.cap.window if state else None
         made[f"{prefix}_current_usage"] = state.used if state else 0
+        made[f"{prefix}_held"] = state.held if state else 0
         made[f"{prefix}_last_reset"] = time_json(state.window_start_ms) if state else None
         made[f"{prefix}_resets_at"] = time_json(state.resets_at_ms) if state else None
     if (parallel := counted.get(Unit.CONCURRENT)) is not None:

@@ -87,9 +87,9 @@ class BudgetSpec(Spec):
         {"override_amount", "override_mode", "override_cycles_remaining", "override_cycles_total", "override_anchor_reset"}
     )  # fmt: skip
     read_only = frozenset(
-        {"current_usage", "last_reset", "held", "carried", "effective_max_limit", "remaining", "resets_at", "scope", "scope_id",
-         "scope_name", "virtual_key_id", "provider_config_id", "team_id", "customer_id", "model_config_id", "config_hash",
-         "created_at", "updated_at"}
+        {"current_usage", "last_reset", "held", "carried", "effective_max_limit", "remaining", "resets_at", "override",
+         "scope", "scope_id", "scope_name", "virtual_key_id", "provider_config_id", "team_id", "customer_id", "model_config_id",
+         "config_hash", "created_at", "updated_at"}
     )  # fmt: skip
 
     id: Id | None = None
@@ -118,8 +118,8 @@ class RateLimitSpec(Spec):
     """Limits in tokens, requests and parallel calls; all nulls remove them."""
 
     read_only = frozenset(
-        {"token_current_usage", "token_last_reset", "token_resets_at", "request_current_usage", "request_last_reset",
-         "request_resets_at", "concurrent_current", "config_hash", "created_at", "updated_at"}
+        {"token_current_usage", "token_held", "token_last_reset", "token_resets_at", "request_current_usage", "request_held",
+         "request_last_reset", "request_resets_at", "concurrent_current", "config_hash", "created_at", "updated_at"}
     )  # fmt: skip
 
     id: Id | None = None
@@ -302,10 +302,22 @@ class GroupPatch(Spec):
         return self
 
 
+OwnerScope = Literal["provider_config", "virtual_key", "team", "customer", "provider", "model"]
+
+
 class BudgetRowSpec(BudgetSpec):
     """A budget that names whom it binds. `scope_id`: an id, or the name of a provider or model; names of keys work too."""
 
-    scope: Literal["provider_config", "virtual_key", "team", "customer", "provider", "model"]
+    scope: OwnerScope
+    scope_id: Id
+
+
+class RateLimitRowSpec(RateLimitSpec):
+    """Limits that name whom they bind, as a budget does."""
+
+    read_only = RateLimitSpec.read_only | {"scope_name"}
+
+    scope: OwnerScope
     scope_id: Id
 
 

@@ -1,4 +1,4 @@
-"""Temporary raises of a cap's limit, and the instant at which a balance is next looked at for sealing."""
+"""Temporary raises of a cap's limit, the instant at which a balance is next looked at for sealing, and how far chores have come."""
 
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ _STATEMENTS = (
     "ALTER TABLE balances ADD COLUMN look_ms INTEGER DEFAULT 0",
     "CREATE INDEX balances_to_seal ON balances (look_ms) WHERE look_ms IS NOT NULL",
     "CREATE INDEX entries_resets ON entries (cap_id, posts_sequence) WHERE kind = 'reset'",
+    "CREATE TABLE chores (name TEXT NOT NULL PRIMARY KEY, at_ms INTEGER NOT NULL, position INTEGER NOT NULL) WITHOUT ROWID",
 )
 
 
 def up(connection: "Connection") -> None:
-    """Makes the table, the column and the indexes."""
+    """Makes the tables, the column and the indexes."""
     for statement in _STATEMENTS:
         connection.define(statement)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from addons.opening import BUILTIN, open_store, store_path
+from addons.opening import BUILTIN, open_store
 from addons.providers.registry import FAMILIES
 from store.clock import Ids, SystemClock
 from store.config_store.build import load_snapshot
@@ -21,20 +21,6 @@ KEY = {"encryption_key": "one passphrase of some length"}
 def opened(app_dir: Path, document: dict[str, Any] | None = None) -> ConfigStore:
     clock = SystemClock()
     return open_store(app_dir, settings_from(document or {}, {}, source="config.json"), clock, Ids(clock))
-
-
-@pytest.mark.parametrize(
-    "configured,wanted",
-    [
-        (None, "/app/config.db"),
-        ("", "/app/config.db"),
-        ("other.db", "/app/other.db"),
-        ("sub/a.db", "/app/sub/a.db"),
-        ("/x/a.db", "/x/a.db"),
-    ],
-)
-def test_a_stores_file_is_relative_to_the_app_directory(configured: str | None, wanted: str) -> None:
-    assert store_path(Path("/app"), configured, "config.db") == Path(wanted)
 
 
 def test_a_new_store_is_complete_and_knows_every_provider_of_the_registry(tmp_path: Path) -> None:

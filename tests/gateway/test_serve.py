@@ -326,6 +326,7 @@ def test_an_orderly_end_lets_calls_finish(provider: PretendProcess, tmp_path: Pa
         check_refusal(
             kept.ask(post_json(CHAT.target, CHAT.body(), {"x-bf-vk": VIRTUAL_KEY})), 503, "gateway_unavailable", transient=True
         )
+        eventually(gateway.running, lambda running: not running, 40)  # a second signal would make it hurry
         assert gateway.terminate() == 0
         thread.join(20)
         assert [answer.status for answer in answers] == [200]

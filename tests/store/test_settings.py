@@ -85,8 +85,11 @@ def test_money_is_exact_from_the_text(tmp_path: Path) -> None:
             "gateway: listeners: two of them have the same port",
         ),
         ({"gateway": {"listeners": [{"port": 70000, "virtual_key": "a"}]}}, "gateway.listeners[0].port: must be less than"),
-        ({"config_store": {"enabled": False}}, "config_store.enabled: running from the file alone is not available"),
-        ({"config_store": {"type": "postgres"}}, "config_store.type: 'postgres' is not available in this version"),
+        ({"config_store": {"enabled": "no"}}, "config_store.enabled: must be true or false"),
+        (
+            {"config_store": {"enabled": False}, "governance": {"virtual_keys": [{"name": "a"}]}},
+            "governance.virtual_keys[0].value: is required while config_store.enabled is false",
+        ),
         ({"auth_config": {"admin_username": "me"}}, "auth_config: admin_username and admin_password go together"),
         ({"providers": {"openai": {"keys": [{"value": "x"}]}}}, "providers.openai.keys[0].name: is required"),
         ({"providers": {"openai": {"keys": [{"name": "a", "value": 5}]}}}, "providers.openai.keys[0].value: must be text"),

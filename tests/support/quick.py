@@ -1,6 +1,7 @@
 """Provider and gateway of the tests, asked often: over bare HTTP, because each `httpx.Client` loads every root certificate."""
 
 import json
+import urllib.error
 import urllib.request
 from decimal import Decimal
 from typing import Any
@@ -31,6 +32,15 @@ class PretendProcess(provider.PretendProcess):
 
 class Gateway(gateway.Gateway):
     """The same gateway with a cheap `quota`, and with it a cheap `spent_nanos`."""
+
+    def health(self) -> int:
+        """The status of `/health` on the gateway port."""
+        try:
+            _get(f"{self.url}/health")
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            return refusal.code
+        return 200
 
     def quota(self, key: str = VIRTUAL_KEY) -> dict[str, Any]:
         body = _get(f"{self.url}/api/governance/virtual-keys/quota", {"x-bf-vk": key})

@@ -124,8 +124,9 @@ class Answer:
 class Wire:
     """One client connection of the gateway: `async with Wire(gateway.url) as wire`. One exchange after the other."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, wait_seconds: float = WAIT_SECONDS) -> None:
         parts = urlsplit(url)
+        self._wait_seconds = wait_seconds
         self._address = (parts.hostname or "", parts.port or 80)
         self._left: int | None = 0
         self._to_the_end = False
@@ -140,7 +141,8 @@ class Wire:
         self.leave()
 
     async def open(self) -> None:
-        self._reader, self._writer = await asyncio.wait_for(asyncio.open_connection(*self._address, limit=2**22), WAIT_SECONDS)
+        opening = asyncio.open_connection(*self._address, limit=2**22)
+        self._reader, self._writer = await asyncio.wait_for(opening, self._wait_seconds)
 
     def leave(self, *, reset: bool = False) -> None:
         """Close the connection at once, wherever the exchange stands; `reset`: with RST instead of FIN."""
@@ -210,14 +212,13 @@ class Wire:
     async def ended(self) -> bool:
         """Waits until the gateway closes the connection; True when nothing came before that."""
         try:
-            return await asyncio.wait_for(self._reader.read(1), WAIT_SECONDS) == b""
+            return await asyncio.wait_for(self._reader.read(1), self._wait_seconds) == b""
         except ConnectionError:
             return True
 
-    @staticmethod
-    async def _exactly(reading: Any) -> bytes:
+    async def _exactly(self, reading: Any) -> bytes:
         try:
-            data: bytes = await asyncio.wait_for(reading, WAIT_SECONDS)
+            data: bytes = await asyncio.wait_for(reading, self._wait_seconds)
         except (asyncio.IncompleteReadError, ConnectionError) as fault:
             raise Broken(str(fault)) from None
         return data

@@ -1,13 +1,12 @@
-"""`/api/governance/budgets` and `/rate-limits`: every budget with its sums; make, change, delete, reset, top up."""
+"""`/api/governance/budgets`: every budget with its sums; make, change, delete, reset, top up."""
 
 from addons.console.api.paging import page_asked
-from addons.console.api.reading import budget_page, one_budget, states_of
+from addons.console.api.reading import budget_page, one_budget
 from addons.console.handler import ConsoleHandler
 from store.config_store import change
 from store.config_store.fields import Usd
-from store.config_store.shapes import Json, budget_json, by_owner, rate_limit_json
+from store.config_store.shapes import budget_json
 from store.config_store.specs import BudgetPatch, BudgetRowSpec, Spec
-from store.ledger.types import Scope
 from store.money import nanos_from_usd
 
 
@@ -79,21 +78,3 @@ class TopUpHandler(ConsoleHandler):
         await self.on_thread(change.top_up_budget, self.context.store, budget_id, amount_nanos, body.reason)
         made = await self.on_thread(one_budget, self.context, budget_id)
         self.send({"message": "Budget topped up successfully", "budget": made})
-
-
-class RateLimitsHandler(ConsoleHandler):
-    """Every owner's limits in tokens, requests and parallel calls."""
-
-    async def get(self) -> None:
-        found = await self.on_thread(self._all)
-        self.send({"rate_limits": found, "count": len(found)})
-
-    def _all(self) -> list[Json]:
-        with self.context.store.database.read() as connection:
-            owners = by_owner(states_of(self.context, connection))
-        made = []
-        for (scope, scope_id), states in owners.items():
-            limit = rate_limit_json(states)
-            if limit is not None and scope is not Scope.RUN:
-                made.append({**limit, "scope": scope.value, "scope_id": scope_id, "scope_name": states[0].cap.scope_name})
-        return made

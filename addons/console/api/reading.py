@@ -22,10 +22,12 @@ class Surroundings:
     provider_keys: Mapping[str, Sequence[ProviderKeyRecord]]
 
 
-def surroundings(context: ConsoleContext, connection: Connection, keys: Sequence[VirtualKeyRecord]) -> Surroundings:
+def surroundings(
+    context: ConsoleContext, connection: Connection, ledger: Connection, keys: Sequence[VirtualKeyRecord]
+) -> Surroundings:
     """Everything that these keys refer to."""
     return Surroundings(
-        states=by_owner(states_of(context, connection, read.key_cap_ids(connection, keys))),
+        states=by_owner(states_of(context, ledger, read.key_cap_ids(ledger, keys))),
         teams={team.id: team for team in read.teams(connection)},
         customers={customer.id: customer for customer in read.customers(connection)},
         provider_keys={provider.name: provider.keys for provider in read.providers(connection)},
@@ -39,28 +41,28 @@ def key_json(record: VirtualKeyRecord, around: Surroundings) -> Json:
 
 def read_key(context: ConsoleContext, key_id: str, value: str | None = None) -> Json:
     """One key by id or name; `value` shows a value that was made just now. Raises NotFound."""
-    with context.store.database.read() as connection:
+    with context.store.reading() as (connection, ledger):
         record = read.virtual_key(connection, key_id)
         if record is None:
             raise NotFound(f"there is no virtual key {key_id!r}")
-        made = key_json(record, surroundings(context, connection, (record,)))
+        made = key_json(record, surroundings(context, connection, ledger, (record,)))
     return {**made, "value": value} if value is not None else made
 
 
 def read_keys(context: ConsoleContext, query: read.KeyQuery) -> tuple[list[Json], int]:
     """A page of keys and how many there are in all."""
-    with context.store.database.read() as connection:
+    with context.store.reading() as (connection, ledger):
         records, total = read.key_page(connection, query)
-        around = surroundings(context, connection, records)
+        around = surroundings(context, connection, ledger, records)
         return [key_json(record, around) for record in records], total
 
 
 def read_groups(context: ConsoleContext, scope: Scope) -> list[Json]:
     """Every team or customer."""
-    with context.store.database.read() as connection:
+    with context.store.reading() as (connection, ledger):
         records = read.teams(connection) if scope is Scope.TEAM else read.customers(connection)
         counts = read.keys_per_group(connection, "team_id" if scope is Scope.TEAM else "customer_id")
-        states = by_owner(states_of(context, connection))
+        states = by_owner(states_of(context, ledger))
         return [group_json(record, scope, states, counts.get(record.id, 0)) for record in records]
 
 
@@ -84,14 +86,14 @@ def states_of(context: ConsoleContext, connection: Connection, cap_ids: Sequence
 def budget_page(context: ConsoleContext, limit: int | None, offset: int, search: str) -> tuple[list[CapState], int]:
     """Budgets in the order of their making (None: all of them), and how many there are."""
     now_ms = context.store.clock.now_ms()
-    with context.store.database.read() as connection:
-        ids, total = read.budget_ids(connection, now_ms=now_ms, limit=-1 if limit is None else limit, offset=offset, search=search)
+    with context.store.ledger.read() as connection:
+        ids, total = read.budget_ids(connection, now_ms=now_ms, limit=limit, offset=offset, search=search)
         return list(context.states(connection, now_ms, ids)), total
 
 
 def one_budget(context: ConsoleContext, budget_id: str) -> Json:
     """One budget with its sums. Raises NotFound."""
-    with context.store.database.read() as connection:
+    with context.store.ledger.read() as connection:
         cap = read.cap(connection, budget_id)
         if cap is None or cap.unit is not Unit.USD:
             raise NotFound(f"there is no budget {budget_id!r}")

@@ -56,6 +56,7 @@ class ConfigHandler(ConsoleHandler):
             "framework_config": {},
             "gateway_config": settings.gateway.model_dump(mode="python", exclude={"upstream_proxy"}),
             "is_db_connected": True,
+            "is_read_only": self.context.store.file_only,
             "is_cache_connected": False,
             "is_logs_connected": self.context.logs is not None,
             "is_object_storage_connected": False,

@@ -113,9 +113,9 @@ class QuotaHandler(ConsoleHandler):
 
     def _quota(self, value: str) -> object:
         store = self.context.store
-        with store.database.read() as connection:
-            key_id = read.virtual_key_id_by_hash(connection, hash_key_value(value))
-            key = one_virtual_key(connection, key_id) if key_id else None
+        with store.reading() as (governance, ledger):
+            key_id = read.virtual_key_id_by_hash(governance, hash_key_value(value), ledger)
+            key = one_virtual_key(governance, key_id, ledger) if key_id else None
         if key is None:
             raise HTTPError(401, "this virtual key does not exist, or has been replaced")
         return read_quota(store, key)

@@ -1,7 +1,7 @@
-"""A real console on a real port over a real SQLite file, and a client that is signed in."""
+"""A real console on a real port over a real database of either engine, and a client that is signed in."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,17 @@ from tornado.netutil import bind_sockets
 
 from addons.console.app import make_app, serve
 from addons.console.context import ConsoleContext, Health
-from store.clock import Ids, SystemClock
+from store.clock import Clock, Ids, SystemClock
 from store.config_store.bootstrap import open_config_store
 from store.config_store.store import ConfigStore
 from store.database import Database
 from store.logs.opening import open_logs
 from store.logs.queries import LogReader
+from store.logs.schema import MIGRATIONS
 from store.settings import settings_from
 from store.sqlite import SqliteDatabase
+from tests.support.postgres import opened as postgres_opened
+from tests.support.recycled import Recycled
 
 ADMIN_TOKEN = "test-admin-token-0123456789abcdefghij"
 
@@ -52,27 +55,50 @@ class Console:
 
 
 StartConsole = Callable[..., Awaitable[Console]]
+OpenStores = Callable[[Clock], tuple[Database, Database]]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What keeps the stores. A module whose tests ask little of them may name one."""
+    return str(request.param)
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[list[Database]]:
-    databases: list[Database] = []
-    yield databases
-    for database in databases:
-        database.close()
+def open_stores(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStores]:
+    """Opens configuration and logs, two files or one PostgreSQL database for both; closed at the end."""
+    with ExitStack() as stack:
+        address = None
+        if engine == "postgres":
+            recycled: Recycled = request.getfixturevalue("recycled")
+            address = stack.enter_context(recycled.lent())
+
+        def open_them(clock: Clock) -> tuple[Database, Database]:
+            config: Database
+            if address is None:
+                config, logs = (
+                    SqliteDatabase.open(tmp_path / "config.db", clock=clock),
+                    open_logs(tmp_path / "logs.db", clock=clock),
+                )
+            else:
+                config = postgres_opened(address, clock=clock)
+                logs = postgres_opened(address, purpose="logs", clock=clock, migrations=MIGRATIONS, synchronous="NORMAL")
+            stack.callback(logs.close)
+            stack.callback(config.close)
+            config.migrate()
+            return config, logs
+
+        yield open_them
 
 
 @pytest.fixture
-async def start_console(tmp_path: Path, opened: list[Database]) -> AsyncIterator[StartConsole]:
+async def start_console(open_stores: OpenStores) -> AsyncIterator[StartConsole]:
     async with AsyncExitStack() as stack:
 
         async def start(document: dict[str, Any] | None = None, *, host: str = "127.0.0.1", token: str = ADMIN_TOKEN) -> Console:
             clock = MovableClock()
             settings = settings_from(document or {}, {}, source="config.json")
-            database = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
-            database.migrate()
-            logs_database = open_logs(tmp_path / "logs.db", clock=clock)
-            opened.extend((database, logs_database))
+            database, logs_database = open_stores(clock)
             store = open_config_store(database, settings, clock=clock, ids=Ids(clock))
             logs = LogReader(logs_database)
             sockets = bind_sockets(0, "127.0.0.1")

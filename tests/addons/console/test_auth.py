@@ -19,6 +19,11 @@ TOKEN = "test-admin-token-0123456789abcdefghij"
 PASSWORD = {"auth_config": {"admin_username": "ann", "admin_password": "pass:word", "is_enabled": True}}
 
 
+@pytest.fixture
+def engine() -> str:
+    return "sqlite"
+
+
 def settings(document: dict[str, Any]) -> Settings:
     return settings_from(document, {}, source="config.json")
 

@@ -1,6 +1,7 @@
-"""A real database file, a clock that stands still, and entropy that counts: one store for each test."""
+"""A real database of either engine, a clock that stands still, and entropy that counts: one store for each test."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from store.clock import Ids
 from store.config_store.bootstrap import BootstrapReport, open_config_store, seed
 from store.config_store.store import ConfigStore
 from store.database import Database
+from store.postgres import PostgresDatabase
 from store.settings import settings_from
 from store.sqlite import SqliteDatabase
+from tests.support.recycled import Recycled
 
 START_MS = 1_795_000_000_000
 
@@ -33,12 +36,18 @@ def clock() -> StillClock:
     return StillClock()
 
 
-@pytest.fixture
-def database(tmp_path: Path, clock: StillClock) -> Iterator[Database]:
-    opened = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
-    opened.migrate()
-    yield opened
-    opened.close()
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path, clock: StillClock) -> Iterator[Database]:
+    with ExitStack() as stack:
+        made: Database
+        if request.param == "sqlite":
+            made = SqliteDatabase.open(tmp_path / "config.db", clock=clock)
+        else:
+            recycled: Recycled = request.getfixturevalue("recycled")
+            made = PostgresDatabase.open(stack.enter_context(recycled.lent()), purpose="config", clock=clock)
+        stack.callback(made.close)
+        made.migrate()
+        yield made
 
 
 @pytest.fixture

@@ -457,8 +457,9 @@ def test_ten_thousand_keys_are_read_within_the_time(store: ConfigStore, clock: A
     template = change.create_virtual_key(store, key_spec(budgets=[{"max_limit": 1, "reset_duration": "1h"}]))
     with store.database.write() as connection:
         for table in ("virtual_keys", "provider_configs", "caps"):
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-            row = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")[0]
+            columns = [column.name for column in connection.peewee.get_columns(table)]
+            listed = ", ".join(f'"{name}"' for name in columns)
+            row = connection.execute(f"SELECT {listed} FROM {table}")[0]
             marks = ", ".join("?" * len(columns))
             unique = {"id", "name", "value", "value_hash"} if table == "virtual_keys" else {"id"}
             owner = {"provider_configs": "virtual_key_id", "caps": "scope_id"}.get(table, "")
@@ -469,7 +470,7 @@ def test_ten_thousand_keys_are_read_within_the_time(store: ConfigStore, clock: A
                 if owner:
                     values[owner] = f"{template.id}-{number}"
                 rows.append(tuple(values.values()))
-            connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+            connection.executemany(f"INSERT INTO {table} ({listed}) VALUES ({marks})", rows)
     started = time.perf_counter()
     snapshot = load_snapshot(store, {})
     seconds = time.perf_counter() - started

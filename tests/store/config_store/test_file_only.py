@@ -5,12 +5,12 @@ import hashlib
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from tests.store.config_store.conftest import START_MS, StillClock
 
 from store.clock import Ids
 from store.config_store import change, read
@@ -23,13 +23,14 @@ from store.config_store.quota import read_quota
 from store.config_store.specs import BudgetPatch, BudgetRowSpec, TeamSpec, VirtualKeyPatch, VirtualKeySpec
 from store.config_store.store import ConfigStore
 from store.database import Database, governance_revision
-from store.errors import Conflict, UserError
+from store.errors import Conflict, SettingsError, UserError
 from store.ledger.batch import Batch
 from store.ledger.books import Books
 from store.ledger.caps import cap_states, load_caps
 from store.ledger.types import CapState, Granted, HoldRequest, Scope, Settlement
 from store.ledger.verify import verify
-from store.settings import SettingsError, settings_from
+from store.settings import settings_from
+from tests.store.config_store.conftest import START_MS, StillClock
 
 OpenDatabase = Callable[..., Database]
 VALUE = "sk-bf-file-only-0001"
@@ -218,7 +219,7 @@ def test_two_nodes_with_the_same_file_agree_on_every_id(open_any: OpenDatabase, 
 def test_nodes_that_start_at_the_same_moment_make_one_set_of_caps(open_any: OpenDatabase, clock: StillClock) -> None:
     nodes = [Node(open_any, clock) for _ in range(3)]
     reports: list[FileReport] = []
-    threads = [threading.Thread(target=lambda n=n: reports.append(n.apply(document())[1])) for n in nodes]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda n=n: reports.append(n.apply(document())[1])) for n in nodes]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -252,9 +253,9 @@ def test_nothing_can_be_edited_and_the_answer_says_how(node: Node) -> None:
         lambda: change.delete_virtual_key(store, key_id),
         lambda: change.create_team(store, TeamSpec(name="new")),
         lambda: change.create_budget(
-            store, BudgetRowSpec(max_limit=1, reset_duration="7d", scope="virtual_key", scope_id=key_id)
+            store, BudgetRowSpec(max_limit=Decimal(1), reset_duration="7d", scope="virtual_key", scope_id=key_id)
         ),
-        lambda: change.update_budget(store, cap.id, BudgetPatch(max_limit=5)),
+        lambda: change.update_budget(store, cap.id, BudgetPatch(max_limit=Decimal(5))),
         lambda: change.delete_budget(store, cap.id),
         lambda: change.delete_provider(store, "openai"),
         lambda: change.top_up_budget(store, node.states()["crawler-prepaid"].cap.id, 1_000_000_000, ""),
@@ -318,7 +319,9 @@ def test_a_wrong_file_changes_nothing(node: Node) -> None:
 def test_a_key_without_a_value_is_refused_in_a_sentence() -> None:
     made = document()
     del key_of(made)["value"]
-    with pytest.raises(SettingsError, match=r"governance\.virtual_keys\[0\]\.value: is required while config_store\.enabled is false"):
+    with pytest.raises(
+        SettingsError, match=r"governance\.virtual_keys\[0\]\.value: is required while config_store\.enabled is false"
+    ):
         settings_from(made, {}, source="config.json")
 
 

@@ -8,7 +8,8 @@ def test_every_table_has_the_columns_that_peewee_knows(database: Database) -> No
     with database.read() as connection:
         for table in GOVERNANCE_TABLES:
             meta = table._meta
-            found = {row[1]: (bool(row[3]), bool(row[5])) for row in connection.execute(f"PRAGMA table_info({meta.table_name})")}
+            columns = connection.peewee.get_columns(meta.table_name)
+            found = {column.name: (not column.null, column.primary_key) for column in columns}
             known = {field.column_name: (not field.null, field.primary_key) for field in meta.sorted_fields}
             assert found == known, meta.table_name
 

@@ -44,4 +44,6 @@ async def keep_logs_complete(ledger: Database, logs: Database, clock: Clock) -> 
                 logger.warning("%d log rows were missing and were made from the ledger", report.inserted)
         except StoreUnavailable as fault:
             logger.warning("the logs cannot be compared with the ledger now: %s", fault)
+        except Exception:
+            logger.exception("the logs could not be compared with the ledger; trying again")
         await asyncio.sleep(PAUSE_SECONDS)

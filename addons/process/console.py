@@ -10,8 +10,8 @@ from addons.bookkeeping import keep_logs_complete
 from addons.console.app import make_app, serve
 from addons.console.auth import ensure_admin_token
 from addons.console.context import ConsoleContext, Health
-from addons.console.process_state import FamilyState
 from addons.console.inspect import InspectorLimits, start_inspector
+from addons.console.process_state import FamilyState
 from addons.opening import open_store
 from addons.process.children import adopt, ignore_terminal_signals, listen_to_supervisor, read_spec, report_ready, run_loop
 from addons.process.options import ChildSpec

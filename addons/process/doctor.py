@@ -195,7 +195,7 @@ def check_configuration(patient: Patient) -> Iterator[Finding]:
         yield Finding("configuration", Level.OK, f"{path} is valid")
     if patient.settings.encryption_key is None and not patient.settings.file_only:
         advice = "set encryption_key in config.json, best as env.NAME, before the first start"
-        yield Finding("configuration", Level.NOTE, "no encryption_key: keys can be read in config.db", advice)
+        yield Finding("configuration", Level.NOTE, "no encryption_key: keys can be read in the store", advice)
 
 
 def check_stores(patient: Patient) -> Iterator[Finding]:

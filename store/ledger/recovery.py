@@ -96,7 +96,7 @@ def end_forgotten(database: Database, epoch: str, live: Set[str], never_left: Se
         with database.write() as connection:
             batch = _batch(connection, calls)
             for call in calls:
-                if call in never_left and call in still_never_left:
+                if call in still_never_left:
                     batch.void(call, "never left")
                 elif call not in live:
                     batch.post_unconfirmed(call, "forgotten")

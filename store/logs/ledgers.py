@@ -1,10 +1,17 @@
 """Which ledger the logs follow, and how far: a ledger that was replaced, or put back from a backup, is followed anew."""
 
+import logging
 from dataclasses import dataclass, field
+
+import orjson
 
 from store.database import Connection, Database
 from store.ledger.history import call_at, ledger_identity, newest_sequence
+from store.money import plain_usd
 
+logger = logging.getLogger(__name__)
+
+LOST_AT_ONCE = 500
 _ANY = ""
 """The identity of the ledger of logs that have not met theirs yet: the first to come is it."""
 
@@ -38,7 +45,10 @@ def tie(logs: Database, ledger: Database) -> Tie:
         now = _known(connection, identity)
         if now is not None and now != known:
             return now  # another process was first
-        return _begin(connection, identity, newest)
+        followed = _begin(connection, identity, newest)
+    if known is not None:
+        _tell_of_loss(logs, ledger, known)
+    return followed
 
 
 def known_tie(logs: Database, identity: str) -> Tie | None:
@@ -63,6 +73,46 @@ def _is_of(ledger: Connection, known: Tie) -> bool:
     if known.watermark > newest_sequence(ledger):
         return False
     return not known.call_id or call_at(ledger, known.watermark) in (None, known.call_id)
+
+
+def _tell_of_loss(logs: Database, ledger: Database, known: Tie) -> None:
+    calls, nanos = lost_calls(logs, ledger, known)
+    logger.error(
+        "the ledger has lost its newest rows (a backup was put back, or a disk forgot what it had written): %d calls of $%s "
+        "that the logs know are missing in it, and no budget counts them; compare with what the providers billed",
+        calls,
+        plain_usd(nanos),
+    )
+
+
+def lost_calls(logs: Database, ledger: Database, known: Tie) -> tuple[int, int]:
+    """How many calls the logs have seen booked that the ledger does not know, and their cost in nano-dollars.
+
+    Looks back until a piece of `LOST_AT_ONCE` calls is all there, and no further than the ledger's rows go.
+    Raises StoreUnavailable.
+    """
+    with ledger.read() as connection:
+        oldest = connection.execute("SELECT min(call_id) FROM posts")[0][0] or ""
+    before, calls, nanos = known.watermark + 1, 0, 0
+    while True:
+        with logs.read() as connection:
+            piece = connection.execute(
+                "SELECT id, ledger_nanos, ledger_sequence FROM calls WHERE ledger = ? AND ledger_sequence > 0 "
+                "AND ledger_sequence < ? AND id >= ? ORDER BY ledger_sequence DESC LIMIT ?",
+                (known.number, before, oldest, LOST_AT_ONCE),
+            )
+        with ledger.read() as connection:
+            rows = connection.execute(
+                f"SELECT call_id FROM posts WHERE call_id IN ({connection.listed})",
+                (orjson.dumps([row[0] for row in piece]).decode(),),
+            )
+        there = {row[0] for row in rows}
+        missing = [row for row in piece if row[0] not in there]
+        if not missing:
+            return calls, nanos
+        calls += len(missing)
+        nanos += sum(row[1] for row in missing)
+        before = piece[-1][2]
 
 
 def _known(connection: Connection, identity: str) -> Tie | None:

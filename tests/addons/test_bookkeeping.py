@@ -98,7 +98,7 @@ async def test_many_posts_are_read_in_pieces_and_none_is_lost(books: Books, monk
 async def test_it_goes_on_after_a_store_was_out_of_reach(
     books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first pass fails, the second succeeds, and both are told."""
+    """The first two passes fail, the third succeeds, and all are told."""
     monkeypatch.setattr(bookkeeping, "PAUSE_SECONDS", 0)
     real, passes, done = bookkeeping.complete_logs, 0, asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -109,8 +109,10 @@ async def test_it_goes_on_after_a_store_was_out_of_reach(
         passes += 1
         if passes == 1:
             raise StoreUnavailable("gone")
+        if passes == 2:
+            raise ValueError("a row that makes no sense")
         report = real(ledger, logs, clock)
-        if passes == 3:
+        if passes == 4:
             loop.call_soon_threadsafe(done.set)
         return report
 
@@ -120,4 +122,8 @@ async def test_it_goes_on_after_a_store_was_out_of_reach(
         await asyncio.wait_for(done.wait(), 10)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert "cannot be compared" in caplog.text and "1 log rows were missing" in caplog.text
+    assert (
+        "cannot be compared" in caplog.text
+        and "a row that makes no sense" in caplog.text
+        and "1 log rows were missing" in caplog.text
+    )

@@ -123,7 +123,7 @@ def test_a_lost_call_is_confirmed_while_the_gateway_runs_and_the_rest_while_it_d
     for caller in callers:
         caller.join(30)
     gateway.restart()
-    lost = eventually(lambda: world.json("unconfirmed", "list"), lambda calls: len(calls) == 2, 30)
+    lost = eventually(lambda: world.json("unconfirmed", "list"), lambda calls: len(calls) == 2, 60)
     assert all(call["virtual_key_name"] == "prepaid-vk" and call["model"] == "gpt-4o-mini" for call in lost)
     charged = sum(call["cost"] for call in lost)
     before = gateway.quota(PREPAID)["budgets"][0]["current_usage"]

@@ -51,12 +51,13 @@ class Live:
 def openai_calls(url: str, key: str, model: str) -> Iterator[Used]:
     import openai
 
-    client = openai.OpenAI(base_url=f"{url}/openai/v1", api_key=key, max_retries=1)
+    client: Any = openai.OpenAI(base_url=f"{url}/openai/v1", api_key=key, max_retries=1)
     ask: Json = {"model": model, "max_completion_tokens": OUTPUT_TOKENS}
     hello = [{"role": "user", "content": "Say hello."}]
     tool = {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}
     cached = [{"role": "system", "content": LONG_TEXT}, *hello]
-    for messages, more in ((hello, {}), (hello, {"tools": [tool]}), (cached, {}), (cached, {})):
+    asked: tuple[tuple[Any, Json], ...] = ((hello, {}), (hello, {"tools": [tool]}), (cached, {}), (cached, {}))
+    for messages, more in asked:
         usage = client.chat.completions.create(messages=messages, **ask, **more).usage
         yield Used(usage.prompt_tokens, usage.completion_tokens)
     stream = client.chat.completions.create(messages=hello, stream=True, stream_options={"include_usage": True}, **ask)
@@ -84,11 +85,12 @@ def openai_usage(admin_key: str, start: int, end: int) -> list[Json]:
 def anthropic_calls(url: str, key: str, model: str) -> Iterator[Used]:
     import anthropic
 
-    client = anthropic.Anthropic(base_url=f"{url}/anthropic", api_key=key, max_retries=1)
+    client: Any = anthropic.Anthropic(base_url=f"{url}/anthropic", api_key=key, max_retries=1)
     ask: Json = {"model": model, "max_tokens": OUTPUT_TOKENS, "messages": [{"role": "user", "content": "Say hello."}]}
     tool = {"name": "get_weather", "description": "The weather of a city.", "input_schema": WEATHER}
     system = [{"type": "text", "text": LONG_TEXT, "cache_control": {"type": "ephemeral"}}]
-    for more in ({}, {"tools": [tool]}, {"system": system}, {"system": system}):
+    asked: tuple[Json, ...] = ({}, {"tools": [tool]}, {"system": system}, {"system": system})
+    for more in asked:
         yield _anthropic_used(client.messages.create(**ask, **more).usage)
     with client.messages.stream(**ask) as stream:
         yield _anthropic_used(stream.get_final_message().usage)
@@ -119,11 +121,12 @@ def gemini_calls(url: str, key: str, model: str) -> Iterator[Used]:
     from google import genai
     from google.genai import types
 
-    client = genai.Client(api_key=key, http_options=types.HttpOptions(base_url=f"{url}/genai"))
+    client: Any = genai.Client(api_key=key, http_options=types.HttpOptions(base_url=f"{url}/genai"))
     config: Json = {"max_output_tokens": OUTPUT_TOKENS}
     declared = types.FunctionDeclaration(name="get_weather", description="The weather of a city.", parameters_json_schema=WEATHER)
     tool = types.Tool(function_declarations=[declared])
-    for contents, more in (("Say hello.", {}), ("Say hello.", {"tools": [tool]}), (LONG_TEXT, {}), (LONG_TEXT, {})):
+    asked: tuple[tuple[str, Json], ...] = (("Say hello.", {}), ("Say hello.", {"tools": [tool]}), (LONG_TEXT, {}), (LONG_TEXT, {}))
+    for contents, more in asked:
         answer = client.models.generate_content(
             model=model, contents=contents, config=types.GenerateContentConfig(**config, **more)
         )

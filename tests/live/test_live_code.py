@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,8 @@ def test_every_live_test_passes_against_the_pretend_provider(tmp_path: Path) -> 
 def test_they_fail_when_the_provider_counts_otherwise(tmp_path: Path) -> None:
     with PretendProcess() as provider:
 
-        def dearer() -> list[dict[str, object]]:
-            lines = provider.bill()["lines"]
+        def dearer() -> list[dict[str, Any]]:
+            lines: list[dict[str, Any]] = provider.bill()["lines"]
             for line in lines:
                 line["usage"]["output_tokens"] += 1
                 line["cost_nanos"] += 600

@@ -281,6 +281,8 @@ def maintain(world: "World", chance: random.Random) -> None:
     process = awake(world, chance)
     if process is not None:
         world.pass_ms(chance.choice([1_000, 6_000, 31_000]))
+        if chance.random() < 0.4:
+            process.database.at[Moment.BEFORE_LOCK] = lambda: _arrivals(world, process, chance, Moment.BEFORE_LOCK)
         world.note(f"  process {process.serial} looks after its things")
         process.maintain()
 
@@ -295,6 +297,21 @@ def hurt(world: "World", chance: random.Random) -> None:
         faults = [chance.choice(list(Fault)) for _ in range(chance.choice([1, 1, 2]))]
         process.database.faults.extend([*([None] * chance.choice([0, 0, 1])), *faults])
         world.note(f"  ahead of process {process.serial}: {', '.join(fault.value for fault in faults)}")
+
+
+def stumble(world: "World", chance: random.Random) -> None:
+    """A batch breaks, its operations are tried one by one, some of that fails too, and more arrives meanwhile."""
+    process = awake(world, chance)
+    if process is None:
+        return
+    for _ in range(2):
+        send(world, process, chance)
+    faults = [Fault.BREAKS, *(chance.choice([None, None, Fault.FULL, Fault.LOST, Fault.BREAKS]) for _ in range(3))]
+    process.database.faults.clear()
+    process.database.faults.extend(faults)
+    process.database.at[Moment.BEFORE_LOCK] = lambda: _arrivals(world, process, chance, Moment.BEFORE_LOCK)
+    world.note(f"  process {process.serial} stumbles: {', '.join('nothing' if f is None else f.value for f in faults)}")
+    process.turn()
 
 
 def store_goes_away(world: "World", chance: random.Random) -> None:
@@ -439,6 +456,7 @@ ACTIONS: tuple[tuple[int, Action], ...] = (
     (3, maintain),
     (2, jump),
     (4, hurt),
+    (2, stumble),
     (2, store_goes_away),
     (2, spool_fills),
     (2, kill),

@@ -74,6 +74,9 @@ CRASHES = (
     mutant("a settlement that failed is not spooled", ("writer:Writer.spool", "self._spool.append([", "str([")),
     mutant("calls go on while a settlement is nowhere safe", ("ledger:Ledger._check_open", "if self._writer.shut:", "if False:")),
     mutant("a call that was told to stay is charged", ("recovery:end_forgotten", "batch.void(call, ", "batch.post_unconfirmed(call, ")),
+    mutant("a comparison trusts what it knew before the lock", (
+        "recovery:end_forgotten", "if call in still_never_left:", "if call in never_left and call in still_never_left:",
+    )),
     mutant("a live call is taken for a forgotten one", ("recovery:end_forgotten", "elif call not in live:", "else:"), (
         "recovery:end_forgotten", "or call not in live]", "or True]",
     )),

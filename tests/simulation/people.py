@@ -21,7 +21,6 @@ Booked = Callable[[], list[PostRecord]]
 """Tells the auditor, once the edit is durable; returns the posts that it must have made."""
 Edit = Callable[["World", random.Random, Connection], Booked | None]
 
-AS_POSTED = 0.0
 OWNERS = {
     "vk-1": Scope.VIRTUAL_KEY,
     "vk-2": Scope.VIRTUAL_KEY,
@@ -210,7 +209,7 @@ def confirm_call(world: "World", chance: random.Random, connection: Connection) 
     if not calls:
         return None
     call, at_ms = chance.choice(calls), connection.now_ms()
-    cost, tokens = (None, None) if chance.random() < AS_POSTED else (chance.randint(0, call.bound + 20), chance.randint(0, 500))
+    cost, tokens = (None, None) if chance.random() < 0.4 else (chance.randint(0, call.bound + 20), chance.randint(0, 500))
     confirm(connection, call.id, cost_nanos=cost, tokens=tokens, reason="simulated")
     world.note(f"    {call.id} is confirmed at {cost} and {tokens} tokens")
 

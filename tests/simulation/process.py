@@ -200,7 +200,8 @@ class FakeProcess:
     # ---- what the recorder sees
 
     def _queued(self) -> list[Operation]:
-        operations: list[Operation] = []
+        operations: list[Operation] = self.writer._next_batch
+        self.writer._next_batch = []
         while True:
             try:
                 operation = self.writer._queue.get_nowait()

@@ -84,10 +84,7 @@ def log_watermark(path: Path) -> int:
     """The ledger's sequence up to which a logs.db says that it is complete; 0 where there is none yet."""
     if not path.exists():
         return 0
-    try:
-        found = sqlite_query(path)("SELECT watermark FROM log_ledgers ORDER BY number DESC LIMIT 1")
-    except apsw.SQLError:
-        found = sqlite_query(path)("SELECT value FROM log_meta WHERE key = 'watermark'")
+    found = sqlite_query(path)("SELECT watermark FROM log_ledgers ORDER BY number DESC LIMIT 1")
     return int(found[0][0]) if found else 0
 
 

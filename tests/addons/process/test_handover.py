@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Running:
 async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     monkeypatch.setattr(handover, "LOOK_SECONDS", 0.05)
     mitm.install()
+    quiet = logging.getLogger("mitmproxy").level
     sockets = open_sockets("127.0.0.1", 0)
     port = sockets[0].getsockname()[1]
     settings = settings_from({"client": {"enable_logging": False}}, {}, source="config.json")
@@ -59,6 +61,7 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     master.shutdown()  # type: ignore[no-untyped-call]
     await task
     await runtime.close()
+    logging.getLogger("mitmproxy").setLevel(quiet)
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, str]:
@@ -120,7 +123,8 @@ def mitm_clients() -> list[object]:
 
 async def test_its_time_is_limited(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handover, "QUIET_LOOKS", 10_000)
-    await ask(*await running.connect())
+    kept = await running.connect()
+    await ask(*kept)
     began = time.monotonic()
     assert await running.hand_over(0.3) == 0.0
     assert 0.3 <= time.monotonic() - began < 3
@@ -133,7 +137,8 @@ async def test_being_told_to_end_or_to_hurry_ends_it(
     """Told to end, the drain has all of its time."""
     monkeypatch.setattr(handover, "QUIET_LOOKS", 10_000)
     monkeypatch.setattr(handover, "LOOK_SECONDS", 30.0)
-    await ask(*await running.connect())
+    kept = await running.connect()
+    await ask(*kept)
     letting_go = asyncio.create_task(running.hand_over(60.0))
     await asyncio.sleep(0.1)
     if word == b"end":

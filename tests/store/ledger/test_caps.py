@@ -345,3 +345,15 @@ def test_ids_come_from_outside(desk: Desk) -> None:
 
     assert isinstance(desk.ids, Ids)
     assert len(made.id) == 36
+
+
+def test_a_lower_limit_revokes_nothing_and_grants_nothing_more(desk: Desk) -> None:
+    desk.cap("a", 1000)
+    assert isinstance(desk.hold("c1", "a", bound=800), Granted)
+    desk.cap("a", 100)
+    assert desk.sums("a") == (0, 800) and desk.state("a").remaining == 0
+    desk.settle("c1", cost=800)
+    assert desk.sums("a") == (800, 0), "booked in full"
+    assert isinstance(desk.hold("c2", "a", bound=1), Refused)
+    desk.cap("a", 801)
+    assert isinstance(desk.hold("c3", "a", bound=1), Granted)

@@ -28,10 +28,10 @@ class Stores:
     def logs(self, clock: Clock | None = None, *, read_only: bool = False, **options: Any) -> Database:
         if isinstance(self.place, Path) and not options:
             return self._kept(open_logs(self.place / "logs.db", clock=clock, read_only=read_only))
-        options = {"migrations": MIGRATIONS, "synchronous": "NORMAL", "read_only": read_only} | options
+        given: dict[str, Any] = {"migrations": MIGRATIONS, "synchronous": "NORMAL", "read_only": read_only} | options
         if isinstance(self.place, Path):
-            return self._migrated(SqliteDatabase.open(self.place / "logs.db", clock=clock, **options))
-        return self._kept(opened(self.place, purpose="logs", clock=clock, **options))
+            return self._migrated(SqliteDatabase.open(self.place / "logs.db", clock=clock, **given))
+        return self._kept(opened(self.place, purpose="logs", clock=clock, **given))
 
     def ledger(self, clock: Clock | None = None) -> Database:
         if isinstance(self.place, Path):

@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from store.clock import Ids, SystemClock
 from store.database import Database, governance_revision
 from store.ledger.caps import put_cap
 from store.ledger.history import PostRecord, ledger_identity, newest_sequence, posts_since
 from store.ledger.ledger import Ledger
 from store.ledger.types import CallFacts, Cap, Granted, HoldRequest, Scope, Settlement, Unit
+from store.logs import ledgers
 from store.logs.catch_up import CatchUpReport, catch_up, compare
 from store.logs.ledgers import Tie, known_tie, read_watermark, tie
 from store.logs.queries import LogReader
@@ -104,8 +107,11 @@ async def test_a_replaced_ledger_is_followed_from_its_first_row_and_the_old_rows
     assert {known_tie(database, _identity(first)), known_tie(database, _identity(second))} == {Tie(1, 7), Tie(2, 3)}
 
 
+LOST = "2 calls of $0.000000009 that the logs know are missing"
+
+
 async def test_a_ledger_put_back_from_a_backup_is_followed_anew_and_nothing_is_doubled(
-    stores: Stores, database: Database, tmp_path: Path
+    stores: Stores, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = stores.ledger()
     async with till(ledger, tmp_path) as desk:
@@ -113,6 +119,8 @@ async def test_a_ledger_put_back_from_a_backup_is_followed_anew_and_nothing_is_d
         follow(database, ledger)
         _lose_posts_after(ledger, 3)
         assert follow(database, ledger).watermark == 3
+        assert LOST in caplog.text
+        caplog.clear()
         assert compare(database, ledger).agree and compare(database, ledger).ledger_nanos == 6
         calls += await desk.calls(60, 70, 80)
     report = follow(database, ledger)
@@ -121,10 +129,11 @@ async def test_a_ledger_put_back_from_a_backup_is_followed_anew_and_nothing_is_d
     assert (compare(database, ledger).ledger_nanos, compare(database, ledger).agree) == (216, True)
     assert daily_cost(database) == 225
     assert known_tie(database, _identity(ledger)) == Tie(2, 6)
+    assert caplog.text == "", "told once"
 
 
 async def test_a_ledger_that_has_outgrown_its_lost_rows_is_told_by_the_call_at_the_watermark(
-    stores: Stores, database: Database, tmp_path: Path
+    stores: Stores, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A standby took over without the last two rows, and the next calls came before anybody looked."""
     ledger = stores.ledger()
@@ -133,7 +142,9 @@ async def test_a_ledger_that_has_outgrown_its_lost_rows_is_told_by_the_call_at_t
         follow(database, ledger)
         _lose_posts_after(ledger, 3)
         calls += await desk.calls(60, 70, 80, 90)
+    monkeypatch.setattr(ledgers, "LOST_AT_ONCE", 1)  # counted piece by piece
     assert follow(database, ledger).inserted == 4
+    assert LOST in caplog.text
     assert costs(database) == dict(zip(calls, [1, 2, 3, 4, 5, 60, 70, 80, 90], strict=True))
     assert (compare(database, ledger).ledger_nanos, compare(database, ledger).agree) == (306, True)
     assert follow(database, ledger).checked == 0 and daily_cost(database) == 315

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from store.errors import UserError
+from store.ledger.seal import prune
 from store.reconcile.reconcile import Books, reconcile_files
-from store.reconcile.types import DAY_MS, Report
+from store.reconcile.types import DAY_MS, Cause, Report, Verdict
 from tests.store.logs.stores import Stores
 from tests.store.reconcile.exports_here import NOV_20, NOV_21, NOV_22
 from tests.support import exports
@@ -65,6 +66,19 @@ def test_a_call_that_began_before_the_compared_time_may_be_counted_in_it(tmp_pat
     assert made.agrees and not made.exact
     early = replace(CALLS[0], at_ms=NOV_20 - 1000, took_ms=5000)
     assert compared(tmp_path / "other", [early, CALLS[1]]).agrees
+
+
+def test_rows_that_the_ledger_has_pruned_are_told_from_the_logs_daily_sums(tmp_path: Path) -> None:
+    compared(tmp_path, CALLS)
+    stores = Stores(tmp_path)
+    with stores.ledger().write() as connection:
+        gone, _ = prune(connection, before_ms=NOV_22)
+    stores.close()
+    assert gone == 1, "the newest post stays"
+    (row,) = compared(tmp_path, []).rows
+    assert row.verdict is Verdict.DIFFERS
+    assert [finding.cause for finding in row.findings] == [Cause.OUTSIDE, Cause.BEFORE_LEDGER, Cause.PRUNED]
+    assert "daily sums still have 2 calls with 180 input, 30 cache read, 15 output tokens, $0.0005625" in row.findings[-1].text
 
 
 def test_only_what_was_asked_about(tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "addons/process/offline.py", "addons/process/status.py", "addons/process/stores.py", "addons/process/text.py",
     ),
     "addons/process/test_store_copying.py": ("addons/process/store_command.py",),
+    "store/test_database.py": ("store/migrations/m0003_nodes.py",),
     "store/config_store/test_file_only.py": ("store/config_store/file_ledger.py",),
     "addons/process/test_exec.py": (
         "addons/process/admission.py", "addons/process/child.py", "addons/process/exec_command.py", "addons/process/launch.py",

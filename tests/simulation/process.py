@@ -64,6 +64,8 @@ class FakeProcess:
         self.snapshot: tuple[int, dict[str, tuple[str, ...]]] = (0, {})
         self.pending: Callable[[], list[PostRecord]] | None = None
         self.began_ms = 0
+        self.booked = True
+        """The model could follow the last batch to its end."""
         self.flying: list[CallRecord] = []
         """Calls that were let through and are not settled."""
         self.stale: list[CallRecord] = []
@@ -214,7 +216,7 @@ class FakeProcess:
         at_ms, now = connection.now_ms(), self.world.clock.monotonic()
         gone = {id(asked.ask) for asked in self.asked if asked.ask.gone}
         result = self._work(connection, operations, line, **options)
-        own = set(self.writer._own)
+        own = set(self.writer._own).union(operation.call_id for operation in operations if not isinstance(operation, HoldOperation))
         settles = [self._ended(op) for op in operations if isinstance(op, SettleOperation)]
         cancelled = [op.call_id for op in operations if isinstance(op, CancelOperation)]
         newcomers = self._present([op for op in operations if isinstance(op, HoldOperation)], gone)
@@ -246,8 +248,10 @@ class FakeProcess:
                 granted = asked.expected is not None and asked.expected.word == "granted"
                 if granted and unsafe:
                     self.world.fail("open in doubt", f"{asked.ask.call.id} was let through while {unsafe[0].call.id} is unsafe")
+            self.booked = True
             return posts
 
+        self.booked = False
         self.pending = book
         return result
 

@@ -185,7 +185,8 @@ class World:
 
     def hear(self, process: FakeProcess, *, dying: bool = False) -> None:
         """Compares every new answer with the model's, and acts on it as a caller would."""
-        self._hear(process, dying=dying)
+        if self.doubt is None or process.booked:
+            self._hear(process, dying=dying)
         if self.doubt is not None and self.doubt[0] is process:
             raise self.doubt[1]
 

@@ -180,7 +180,6 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "addons/process/offline.py", "addons/process/status.py", "addons/process/stores.py", "addons/process/text.py",
     ),
     "addons/process/test_store_copying.py": ("addons/process/store_command.py",),
-    "store/test_database.py": ("store/migrations/m0003_nodes.py",),
     "store/config_store/test_file_only.py": ("store/config_store/file_ledger.py",),
     "addons/process/test_exec.py": (
         "addons/process/admission.py", "addons/process/child.py", "addons/process/exec_command.py", "addons/process/launch.py",
@@ -253,7 +252,8 @@ NO_TEST: dict[str, str] = {
     "addons/pretend/__main__.py": "starts the provider; every test under tests/gateway runs it",
     "store/migrations/m0001_ledger.py": "run, by its name, in every test that opens a store; tests/store/test_database.py first",
     "store/migrations/m0002_governance.py": "as the one before it; tests/store/config_store/test_governance_tables.py compares",
-    "store/migrations/m0004_raises.py": "as the first one; tests/store/test_sqlite.py compares it with store/models.py",
+    "store/migrations/m0003_nodes.py": "as the first one; tests/store/test_database.py compares it with store/models.py",
+    "store/migrations/m0004_raises.py": "as the first one; tests/store/test_database.py compares it with store/models.py",
     "store/prices/data/make_limits.py": "makes vendored data from a download; tests/store/prices/test_limits.py has the result",
 }
 

@@ -175,7 +175,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "addons/pretend/wire.py",
     ),
     "addons/process/test_cli.py": (
-        "addons/process/books.py", "addons/process/commands.py", "addons/process/common.py", "addons/process/doctor.py",
+        "addons/process/commands.py", "addons/process/common.py", "addons/process/doctor.py",
         "addons/process/enforcement.py", "addons/process/env_command.py", "addons/process/management.py",
         "addons/process/offline.py", "addons/process/status.py", "addons/process/stores.py", "addons/process/text.py",
     ),

@@ -21,6 +21,8 @@ ROUTES = (("vk-1", "team-1", "customer-1", "openai"), ("vk-2", "team-1", "openai
 BOUNDS = (0, 1, 10, 200, 200, 600, 3_000)
 PAUSES_MS = (1, 20, 50, 50, 700, 2_100, 11_000, 61_000, 1_800_000, 3_600_000, 90_000_000)
 
+IN_WRITES = (Moment.BEFORE_LOCK, Moment.BEFORE_COMMIT, Moment.AFTER_COMMIT)
+
 Action = Callable[["World", random.Random], None]
 
 
@@ -219,11 +221,11 @@ def take_turn(world: "World", process: FakeProcess, chance: random.Random) -> No
             world.note(f"  process {other.serial} takes a turn {moment.value} of process {process.serial}")
             process.database.at[moment] = lambda: _quick_turn(world, other)
     elif chance.random() < 0.1:
-        moment = chance.choice(list(Moment))
+        moment = chance.choice(IN_WRITES)
         world.note(f"  calls come and end {moment.value} of process {process.serial}")
         process.database.at[moment] = lambda: _arrivals(world, process, chance, moment)
     elif chance.random() < 0.1:
-        moment, ms = chance.choice(list(Moment)), chance.choice([30, 900, 6_000, 3_600_000])
+        moment, ms = chance.choice(IN_WRITES), chance.choice([30, 900, 6_000, 3_600_000])
         world.note(f"  {ms} ms pass {moment.value} of process {process.serial}")
         process.database.at[moment] = lambda: _slow(world, process, ms)
     world.note(f"  process {process.serial} takes a turn")
@@ -282,7 +284,9 @@ def maintain(world: "World", chance: random.Random) -> None:
     if process is not None:
         world.pass_ms(chance.choice([1_000, 6_000, 31_000]))
         if chance.random() < 0.4:
-            process.database.at[Moment.BEFORE_LOCK] = lambda: _arrivals(world, process, chance, Moment.BEFORE_LOCK)
+            moment = chance.choice([Moment.BEFORE_READ, Moment.BEFORE_LOCK])
+            world.note(f"  calls come and end {moment.value} of process {process.serial}")
+            process.database.at[moment] = lambda: _arrivals(world, process, chance, moment)
         world.note(f"  process {process.serial} looks after its things")
         process.maintain()
 

@@ -30,6 +30,7 @@ class Fault(Enum):
 class Moment(Enum):
     """Points of a transaction at which time may pass and others may act."""
 
+    BEFORE_READ = "before a look"
     BEFORE_LOCK = "before the lock"
     BEFORE_COMMIT = "before the commit"
     AFTER_COMMIT = "after the commit"
@@ -101,6 +102,7 @@ class FaultyDatabase:
         if self.away:
             self.hurt.append(Fault.UNAVAILABLE)
             raise StoreUnavailable("simulated: the store is away")
+        self._moment(Moment.BEFORE_READ)
         return self._database.read()
 
     def tend(self, *, busy: bool) -> None:

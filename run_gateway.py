@@ -55,7 +55,7 @@ def serve(
     """Run the gateway until it is told to end (Ctrl-C or SIGTERM).
 
     One line, "ready gateway=... console=... inspector=...", says when everything listens. One gateway owns an app directory
-    at a time.
+    at a time. SIGHUP reads config.json again and replaces the workers without a call being refused or broken.
     """
     from addons.process.options import ServeOptions
     from addons.process.supervisor import serve as run_server

@@ -18,6 +18,8 @@ from store.settings import Settings, load_settings
 
 def copy_stores(app_dir: Path, target: Path, config: Path | None, *, with_logs: bool) -> None:
     """Copy, and print what was copied. Raises UserError and StoreUnavailable, with nothing kept of what failed."""
+    if not target.is_file():
+        raise UserError(f"there is no file {target}: --to names a config.json whose stores are the new places")
     here, there = settings_of(app_dir, config), load_settings(target, os.environ)
     _refuse_unlike(app_dir, here, there)
     if config_is_missing(app_dir, here):

@@ -91,7 +91,9 @@ def _pick(client: ConsoleClient, wanted: str) -> str:
     """The id of the one call that is meant. Raises UserError with the candidates, NotFound."""
     calls: Sequence[Json] = client.get(UNCONFIRMED)["calls"]
     ids = [str(call["call_id"]) for call in calls]
-    if wanted in ids or not wanted:
+    if not wanted:
+        raise UserError("say which call: tollgate unconfirmed list shows their ids")
+    if wanted in ids:
         return wanted
     found = [call_id for call_id in ids if call_id.startswith(wanted) or call_id.endswith(wanted)]
     if len(found) > 1:

@@ -146,14 +146,13 @@ def top_up(connection: Connection, cap_id: str, amount: int, reason: str) -> Cap
     if isinstance(amount, bool) or not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT:
         raise ValueError("a top-up is an amount above 0")
     stored = _existing(connection, cap_id)
-    if stored.cap.window is None:
-        limit = stored.cap.limit + amount
-        if limit > MAX_AMOUNT:
-            raise ValueError("the limit would be more than the ledger can hold")
-        stored = StoredCap(replace(stored.cap, limit=limit), stored.generation, stored.raised)
-        _store(connection, stored.cap, stored.generation)
     books = Books(connection, connection.now_ms(), {cap_id: stored})
     books.load_current((cap_id,))
+    if books.state(stored).limit + amount > MAX_AMOUNT:
+        raise ValueError("the limit would be more than the ledger can hold")
+    if stored.cap.window is None:
+        stored = StoredCap(replace(stored.cap, limit=stored.cap.limit + amount), stored.generation, stored.raised)
+        _store(connection, stored.cap, stored.generation)
     key = (cap_id, stored.start_at(books.now_ms))
     if stored.cap.window is not None:
         books.current(stored).carried += amount

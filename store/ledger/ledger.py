@@ -13,7 +13,7 @@ from store.ledger.housekeeping import IDLE_SECONDS, Housekeeping
 from store.ledger.line import LINE_BYTES_MAX, LINE_CALLS_MAX, Line
 from store.ledger.operations import CancelOperation, HoldOperation, SettleOperation, deliver
 from store.ledger.rows import MAX_AMOUNT
-from store.ledger.types import CapState, Granted, HoldRequest, Refused, Settled, Settlement, Stale
+from store.ledger.types import CallerLeft, CapState, Granted, HoldRequest, Refused, Settled, Settlement, Stale
 from store.ledger.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,12 @@ class Ledger:
             raise
         finally:
             self._asked.discard(operation)
-        if not isinstance(answer, Granted) and not known:
+        if isinstance(answer, Granted):
+            if call_id not in self.live:
+                # Cancelled while it was being committed: it is voided, and what voids it may have been handled before it.
+                self.cancel(call_id)
+                raise CallerLeft(f"the caller of {call_id} has left")
+        elif not known:
             self.live.discard(call_id)
         return answer
 

@@ -1,6 +1,5 @@
 """Temporary raises of a cap's limit: begun and taken back by a person, ended by themselves at their time."""
 
-from store.clock import iso_utc
 from store.database import Connection, bump_revision
 from store.errors import NotFound
 from store.ledger.books import Books
@@ -28,10 +27,12 @@ def raise_cap(
     if isinstance(amount, bool) or not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT - stored.cap.limit:
         raise ValueError("a raise is an amount above 0, and the limit stays within what the ledger can hold")
     if until_ms <= now_ms:
-        raise ValueError(f"a raise ends in the future, and {iso_utc(until_ms)} is over")
+        raise ValueError("a raise ends in the future, and that time is over")
     if until_ms - now_ms > MAX_DURATION_MS:
         raise ValueError("a raise ends within a hundred years; to raise the limit for good, change the limit")
     books = _books(connection, stored, now_ms)
+    if stored.cap.limit + books.current(stored).carried + amount > MAX_AMOUNT:
+        raise ValueError("the raised limit, with what was carried over or topped up, is more than the ledger can hold")
     if stored.raised is not None:
         _end(books, stored, "replaced" if stored.raise_at(now_ms) else _TIME_IS_UP)
     stored.raised = Raise(amount, now_ms, until_ms, reason)

@@ -263,8 +263,8 @@ class Writer:
             self._made_safe(operations)
         for operation, answer in answers:
             if isinstance(answer, Granted):
-                # A caller that was told to stay meanwhile (the commit took too long) does not hear of it any more.
-                if isinstance(operation, HoldOperation) and not operation.gone:
+                # A caller that was told to stay, or left, during the commit does not hear of it any more.
+                if isinstance(operation, HoldOperation) and not operation.gone and answer.call_id in self._live:
                     self._never_left.discard(answer.call_id)
             elif isinstance(answer, Settled) or (isinstance(operation, SettleOperation) and isinstance(answer, UserError)):
                 self._live.discard(operation.settlement.call_id)  # type: ignore[union-attr]

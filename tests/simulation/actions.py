@@ -42,7 +42,10 @@ def resolve(world: "World", process: FakeProcess, route: Sequence[str]) -> tuple
 
 def refresh(world: "World", process: FakeProcess) -> None:
     caps = world.auditor.caps
-    live = {owner: tuple(cap_id for cap_id in ids if not caps[cap_id].deleted or _lingers(cap_id)) for owner, ids in world.owners.items()}
+    live = {
+        owner: tuple(cap_id for cap_id in ids if not caps[cap_id].deleted or _lingers(cap_id))
+        for owner, ids in world.owners.items()
+    }
     process.snapshot = (world.auditor.revision, live)
 
 
@@ -169,6 +172,22 @@ def leave(world: "World", chance: random.Random) -> None:
     process.cancel(call, by_task=call in waiting and chance.random() < 0.6)
     if chance.random() < 0.7:
         take_turn(world, process, chance)
+
+
+def leave_while_compared(world: "World", chance: random.Random) -> None:
+    """A caller goes away while its process compares what is held with who is alive."""
+    process = awake(world, chance)
+    ready = [] if process is None else [call for call in process.flying if not call.left]
+    if process is None or not ready:
+        return
+    call = chance.choice(ready)
+    process.flying.remove(call)
+    moment = chance.choice([Moment.BEFORE_READ, Moment.BEFORE_LOCK, Moment.BEFORE_COMMIT])
+    world.note(f"  the caller of {call.id} goes away {moment.value} of process {process.serial}, which compares")
+    process.database.at[moment] = lambda: process.cancel(call, by_task=False)
+    process.guarded(process.writer.compare_with_live)
+    if not call.told_to_stay:
+        process.cancel(call, by_task=False)
 
 
 def forget(world: "World", chance: random.Random) -> None:
@@ -455,6 +474,7 @@ ACTIONS: tuple[tuple[int, Action], ...] = (
     (2, settle_again),
     (2, ask_again),
     (3, leave),
+    (1, leave_while_compared),
     (1, forget),
     (2, cut_off),
     (3, maintain),

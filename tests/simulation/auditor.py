@@ -92,7 +92,7 @@ class Auditor:
         epoch: str,
         empty: bool,
     ) -> tuple[dict[int, Expected], list[PostRecord]]:
-        """Books one committed batch: settlements, cancellations, then the line, then newcomers. Returns the answers, by identity."""
+        """Books one batch: settlements, cancellations, the line, newcomers. Returns the answers, by identity, and the rows."""
         answers: dict[int, Expected] = {}
         posts: list[PostRecord] = []
         look = bool(settles or cancelled) or empty or now - line.looked_at >= LOOK_AGAIN_SECONDS

@@ -16,7 +16,9 @@ def compare(who: str, expected: Expected | None, heard: Any, *, waits: bool = Fa
     if expected is None:
         raise Violation("durable before it is answered", f"{who} heard {word!r} and nothing of it is in the books")
     if word != expected.word:
-        raise Violation(_kind(expected, word), f"{who} heard {word!r}, the model says {expected.word!r} {expected.blocking} {expected.amount}")
+        raise Violation(
+            _kind(expected, word), f"{who} heard {word!r}, the model says {expected.word!r} {expected.blocking} {expected.amount}"
+        )
     if isinstance(heard, Granted):
         _same(who, "amount held", heard.amount_nanos, expected.amount)
         _same(who, "alone", heard.alone, expected.alone)

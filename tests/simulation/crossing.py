@@ -7,7 +7,7 @@ that was used comes back: then the sums at the end tell whether a cap was passed
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,13 +22,14 @@ NODES = 3
 SLOTS = 8
 """Callers of each node."""
 COSTS = (10, 20, 30)
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS, HASTE_SECONDS = 30.0, 4.0
 
 
 @dataclass
 class Crossing:
     """What happened."""
 
+    hasty: bool = False
     granted: dict[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
     """Call → (its caps, what the provider billed)."""
     refused: list[Refused] = field(default_factory=list)
@@ -37,26 +38,28 @@ class Crossing:
     peak: Counter[str] = field(default_factory=Counter)
 
 
-def caps(chance: random.Random, calls: int) -> list[Cap]:
-    """Budgets and request limits for about half of the calls, and places for few of them at a time."""
-    money = [("money", Unit.USD, calls * chance.choice([3, 5, 7])) for _ in range(5)]
-    requests = [("requests", Unit.REQUESTS, calls // chance.choice([4, 6])) for _ in range(2)]
-    places = [("places", Unit.CONCURRENT, chance.choice([3, 5])) for _ in range(2)]
+def caps(chance: random.Random, calls: int, times: int) -> list[Cap]:
+    """Budgets and request limits for about half of the calls, and places for few of them at a time; `times` as many of each."""
+    money = [("money", Unit.USD, calls * chance.choice([3, 5, 7]) // times) for _ in range(5 * times)]
+    requests = [("requests", Unit.REQUESTS, calls // chance.choice([4, 6]) // times) for _ in range(2 * times)]
+    places = [("places", Unit.CONCURRENT, chance.choice([3, 5])) for _ in range(2 * times)]
     return [
         Cap(f"{chance.randrange(10**6):06}-{name}-{number}", name, Scope.TEAM, "team", "team", unit, limit, None)
         for number, (name, unit, limit) in enumerate([*money, *requests, *places])
     ]
 
 
-async def cross(open_database: Callable[[], Database], directory: Path, seed: int, calls: int = 400) -> list[str]:
-    """Runs everything; returns what was wrong."""
+async def cross(
+    open_database: Callable[[], Database], directory: Path, seed: int, *, calls: int = 400, times: int = 1, hasty: bool = False
+) -> list[str]:
+    """Runs everything; returns what was wrong. `times` 9 caps there are; `hasty` stops at the first fault."""
     chance = random.Random(seed)
     office = open_database()
-    made = caps(chance, calls)
+    made = caps(chance, calls, times)
     with office.write() as connection:
         for cap in made:
             put_cap(connection, cap)
-    seen = Crossing()
+    seen = Crossing(hasty=hasty)
     ledgers = [_ledger(open_database(), directory) for _ in range(NODES)]
     try:
         for ledger in ledgers:
@@ -69,7 +72,7 @@ async def cross(open_database: Callable[[], Database], directory: Path, seed: in
             for node, ledger in enumerate(ledgers)
             for slot in range(SLOTS)
         ]
-        await asyncio.wait_for(asyncio.gather(*callers), PATIENCE_SECONDS)
+        await asyncio.wait_for(asyncio.gather(*callers), HASTE_SECONDS if hasty else PATIENCE_SECONDS)
         done.set()
         await editor
         for ledger in ledgers:
@@ -91,10 +94,12 @@ def _ledger(database: Database, directory: Path) -> Ledger:
 
 
 async def _caller(
-    ledger: Ledger, office: Database, made: list[Cap], numbers: "iter[int]", chance: random.Random, seen: Crossing
+    ledger: Ledger, office: Database, made: list[Cap], numbers: Iterator[int], chance: random.Random, seen: Crossing
 ) -> None:
     revision = 0
     for number in numbers:
+        if seen.hasty and seen.faults:
+            return
         wanted = chance.sample(made, chance.randint(1, 5))
         cost = chance.choice(COSTS)
         request = HoldRequest(f"call-{number}", tuple(cap.id for cap in wanted), cost, cost, trim=False, revision=revision)

@@ -12,12 +12,15 @@ PAST_A_CAP = (
     mutant("one too many fits beside other holds", ("decide:decide", "if needed > free:", "if needed > free + 1:")),
     mutant("one too many fits the limit", ("decide:decide", "elif needed > left:", "elif needed > left + 1:")),
     mutant("a call takes all that is free and more", ("decide:_share", "half = free // 2", "half = free * 2")),
-    mutant("balances are remembered instead of read", (
-        "books:Books._know",
-        "self._balances.update(found)",
-        "kept = globals().setdefault('_kept', {}).setdefault(id(self.caps), {}); "
-        "self._balances.update({key: kept.setdefault(key, balance) for key, balance in found.items()})",
-    )),
+    mutant(
+        "balances are remembered instead of read",
+        (
+            "books:Books._know",
+            "self._balances.update(found)",
+            "kept = globals().setdefault('_kept', {}).setdefault(id(self.caps), {}); "
+            "self._balances.update({key: kept.setdefault(key, balance) for key, balance in found.items()})",
+        ),
+    ),
     mutant("a raise never ends", ("rows:StoredCap.limit_at", "at_ms >= raised.until_ms", "False")),
     mutant("the last cap of a call is left out", ("batch:Batch._slots", "dict.fromkeys(request.cap_ids)", "request.cap_ids[:-1]")),
     mutant("an old configuration will do", ("batch:Batch.hold", "request.revision < self._revision", "False")),
@@ -35,7 +38,13 @@ FALSE_REFUSALS = (
     mutant("holds count on soft caps", ("decide:decide", "if left <= 0:", "if left - balance.held <= 0:")),
     mutant("calls that cost nothing are refused", ("decide:decide", "if bound == 0:", "if bound < 0:")),
     mutant("a trimmed call gets less than its floor", ("decide:_share", "max(floor, half)", "half")),
-    mutant("the line is served from its end", ("writer:Writer._work", "for hold in newcomers:", "for hold in reversed(newcomers):")),
+    mutant(
+        "newcomers are served last come first",
+        ("writer:Writer._work", "for hold in newcomers:", "for hold in reversed(newcomers):"),
+    ),
+    mutant(
+        "the line is served from its end", ("writer:Writer._work", "op for op in line if not op.gone]", "op for op in line][::-1]")
+    ),
     mutant("a sent call that is voided counts as a request", ("batch:_used", "if not settlement.sent:", "if False:")),
     mutant("parallel calls stay counted", ("batch:_used", "return 1 if unit is Unit.REQUESTS else 0", "return 1")),
     mutant("a reset forgets what is held", ("caps:reset_cap", "balance.used = 0", "balance.used = balance.held = 0")),
@@ -43,21 +52,37 @@ FALSE_REFUSALS = (
 WRONG_SUMS = (
     mutant("a hold is released twice", ("batch:Batch._post", "balance.held -= amount", "balance.held -= 2 * amount")),
     mutant("a hold is not released", ("batch:Batch._post", "balance.held -= amount", "balance.held -= 0")),
-    mutant("a call is booked in the window of its end", (
-        "batch:Batch._post",
-        "key = (cap_id, stored.home(start_ms, generation, row.at_ms))",
-        "key = (cap_id, stored.start_at(books.now_ms))",
-    )),
+    mutant(
+        "a call is booked in the window of its end",
+        (
+            "batch:Batch._post",
+            "key = (cap_id, stored.home(start_ms, generation, row.at_ms))",
+            "key = (cap_id, stored.start_at(books.now_ms))",
+        ),
+    ),
     mutant("a call is settled again and again", ("batch:Batch.settle", "if row.is_open:", "if True:")),
     mutant("a late settlement is charged on top", ("batch:Batch._adjust", "real - before.get(cap_id, 0)", "real")),
-    mutant("a correction goes the wrong way", ("batch:Batch._adjust", "real - before.get(cap_id, 0)", "before.get(cap_id, 0) - real")),
-    mutant("a correction after a reset is booked in full", ("batch:Batch._adjust", "posted.sequence <= lines.get(cap_id, 0)", "False")),
+    mutant(
+        "a correction goes the wrong way", ("batch:Batch._adjust", "real - before.get(cap_id, 0)", "before.get(cap_id, 0) - real")
+    ),
+    mutant(
+        "a correction after a reset is booked in full", ("batch:Batch._adjust", "posted.sequence <= lines.get(cap_id, 0)", "False")
+    ),
     mutant("a call is corrected twice", ("batch:Batch.settle", " and not posted.corrected", "")),
     mutant("tokens are booked as money", ("batch:_used", "return settlement.tokens", "return settlement.cost_nanos")),
-    mutant("the time is taken before the lock", (
-        "writer:Writer.cycle", "self.busy_since = ", "self._early_ms = self._clock.now_ms(); self.busy_since = ",
-    ), ("writer:Writer._open", "Books(connection, self._last_ms, self._caps)", "Books(connection, self._early_ms, self._caps)")),
-    mutant("a change of the window forgets what was used", ("caps:_recompute", "_posted_since(books.connection, new.cap.id, start_ms)", "0")),
+    mutant(
+        "the time is taken before the lock",
+        (
+            "writer:Writer.cycle",
+            "self.busy_since = ",
+            "self._early_ms = self._clock.now_ms(); self.busy_since = ",
+        ),
+        ("writer:Writer._open", "Books(connection, self._last_ms, self._caps)", "Books(connection, self._early_ms, self._caps)"),
+    ),
+    mutant(
+        "a change of the window forgets what was used",
+        ("caps:_recompute", "_posted_since(books.connection, new.cap.id, start_ms)", "0"),
+    ),
     mutant("a change of the window forgets what is held", ("caps:put_cap", "_move_holds(books, old, new)", "pass")),
     mutant("a change of the window forgets what was topped up", ("caps:_move_allowance", "if amount and ", "if False and ")),
     mutant("an edit comes before the roll", ("caps:put_cap", "books.load_current((cap.id,))", "pass")),
@@ -73,7 +98,7 @@ CRASHES = (
     mutant("half a line stays in the spool", ("spool:Spool.append", "os.ftruncate(fd, start)", "pass")),
     mutant("a settlement that failed is not spooled", ("writer:Writer.spool", "self._spool.append([", "str([")),
     mutant("calls go on while a settlement is nowhere safe", ("ledger:Ledger._check_open", "if self._writer.shut:", "if False:")),
-    mutant("a call that was told to stay is charged", ("recovery:end_forgotten", "batch.void(call, ", "batch.post_unconfirmed(call, ")),
+    mutant("a call told to stay is charged", ("recovery:end_forgotten", "batch.void(call, ", "batch.post_unconfirmed(call, ")),
     mutant("a comparison trusts what it knew before the lock", (
         "recovery:end_forgotten", "if call in still_never_left:", "if call in never_left and call in still_never_left:",
     )),

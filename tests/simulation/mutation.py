@@ -69,7 +69,10 @@ def _found(where: str) -> FunctionType:
         found = found.__func__
     if isinstance(found, property):
         found = found.fget
-    return inspect.unwrap(found)
+    function = inspect.unwrap(found)
+    if not isinstance(function, FunctionType):
+        raise OutOfDate(f"{where} is no function")
+    return function
 
 
 def _compiled(function: FunctionType, source: str) -> FunctionType:

@@ -56,9 +56,7 @@ class Observer:
             seen.holds = {row[0] for row in connection.execute("SELECT call_id FROM holds")}
             for cap_id, start_ms, *sums in connection.execute("SELECT cap_id, window_start_ms, used, held, carried FROM balances"):
                 seen.balances[cap_id, start_ms] = (sums[0], sums[1], sums[2])
-            for epoch, ended_ms, heartbeat_ms, lease in connection.execute(
-                "SELECT id, ended_ms, heartbeat_ms, lease FROM epochs"
-            ):
+            for epoch, ended_ms, heartbeat_ms, lease in connection.execute("SELECT id, ended_ms, heartbeat_ms, lease FROM epochs"):
                 if ended_ms is not None:
                     seen.ended.add(epoch)
                 if not lease:

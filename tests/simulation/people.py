@@ -28,7 +28,12 @@ OWNERS = {
     "customer-1": Scope.CUSTOMER,
     "openai": Scope.PROVIDER,
 }
-LIMITS = {"usd": (0, 7, 100, 1_000, 2_500, 6_000), "tokens": (5, 300, 900, 4_000), "requests": (1, 3, 12, 40), "concurrent": (1, 2, 5)}
+LIMITS = {
+    "usd": (0, 7, 100, 1_000, 2_500, 6_000),
+    "tokens": (5, 300, 900, 4_000),
+    "requests": (1, 3, 12, 40),
+    "concurrent": (1, 2, 5),
+}
 ROLLING = ("1m", "10m", "1h", "6h", "1d", "7d", "1M")
 CALENDAR = ("1d", "7d", "1M")
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kolkata")
@@ -63,17 +68,30 @@ def lattice_of(cap: Cap) -> Lattice:
 
 def record_of(cap: Cap) -> CapRecord:
     return CapRecord(
-        cap.id, cap.unit.value, cap.limit, lattice_of(cap), cap.enforcement.value, cap.strict, cap.carry_over, created_ms=cap.created_ms
+        cap.id,
+        cap.unit.value,
+        cap.limit,
+        lattice_of(cap),
+        cap.enforcement.value,
+        cap.strict,
+        cap.carry_over,
+        created_ms=cap.created_ms,
     )
 
 
-def live_caps(connection: Connection) -> list[Cap]:
-    return load_caps(connection)
-
-
 def _pick(world: "World", chance: random.Random, connection: Connection) -> Cap | None:
-    caps = live_caps(connection)
+    caps = load_caps(connection)
     return chance.choice(caps) if caps else None
+
+
+def _telling(tell: Callable[[], None]) -> Booked:
+    """An edit that makes no posts."""
+
+    def booked() -> list[PostRecord]:
+        tell()
+        return []
+
+    return booked
 
 
 def create(world: "World", chance: random.Random, connection: Connection) -> Booked | None:
@@ -115,7 +133,7 @@ def change_limit(world: "World", chance: random.Random, connection: Connection) 
 
 
 def change_window(world: "World", chance: random.Random, connection: Connection) -> Booked | None:
-    caps = [cap for cap in live_caps(connection) if cap.unit is not Unit.CONCURRENT]
+    caps = [cap for cap in load_caps(connection) if cap.unit is not Unit.CONCURRENT]
     if not caps:
         return None
     changed = with_other_window(world, chance, chance.choice(caps))
@@ -151,7 +169,7 @@ def delete(world: "World", chance: random.Random, connection: Connection) -> Boo
         return None
     at_ms = connection.now_ms()
     delete_cap(connection, cap.id, reason="simulated")
-    return lambda: world.auditor.deleted(cap.id, at_ms) or []
+    return _telling(lambda: world.auditor.deleted(cap.id, at_ms))
 
 
 def restore(world: "World", chance: random.Random, connection: Connection) -> Booked | None:
@@ -167,11 +185,11 @@ def reset(world: "World", chance: random.Random, connection: Connection) -> Book
     touched = [held for call in guessed for held in call.held if not world.auditor.caps[held].deleted]
     if touched and chance.random() < 0.7:
         wanted = chance.choice(touched)
-        cap = next(other for other in live_caps(connection) if other.id == wanted)
+        cap = next(other for other in load_caps(connection) if other.id == wanted)
     at_ms = connection.now_ms()
     reset_cap(connection, cap.id, "simulated")
     world.note(f"    {cap.id} is reset")
-    return lambda: world.auditor.reset(cap.id, at_ms) or []
+    return _telling(lambda: world.auditor.reset(cap.id, at_ms))
 
 
 def add_credit(world: "World", chance: random.Random, connection: Connection) -> Booked | None:
@@ -181,7 +199,7 @@ def add_credit(world: "World", chance: random.Random, connection: Connection) ->
     at_ms, amount = connection.now_ms(), chance.choice([1, 50, 800])
     top_up(connection, cap.id, amount, "simulated")
     world.note(f"    {cap.id} gets {amount} more")
-    return lambda: world.auditor.topped_up(cap.id, amount, at_ms) or []
+    return _telling(lambda: world.auditor.topped_up(cap.id, amount, at_ms))
 
 
 def raise_limit(world: "World", chance: random.Random, connection: Connection) -> Booked | None:
@@ -191,7 +209,7 @@ def raise_limit(world: "World", chance: random.Random, connection: Connection) -
     at_ms, amount, for_ms = connection.now_ms(), chance.choice([1, 60, 900]), chance.choice([700, 60_000, 5_400_000])
     raise_cap(connection, cap.id, by=amount, until_ms=at_ms + for_ms, reason="simulated")
     world.note(f"    {cap.id} is raised by {amount} for {for_ms} ms")
-    return lambda: world.auditor.raised(cap.id, RaiseRecord(amount, at_ms + for_ms), at_ms) or []
+    return _telling(lambda: world.auditor.raised(cap.id, RaiseRecord(amount, at_ms + for_ms), at_ms))
 
 
 def take_back(world: "World", chance: random.Random, connection: Connection) -> Booked | None:
@@ -201,7 +219,7 @@ def take_back(world: "World", chance: random.Random, connection: Connection) -> 
         return None
     cap_id = chance.choice(records).id
     end_raise(connection, cap_id, "simulated")
-    return lambda: world.auditor.raised(cap_id, None, at_ms) or []
+    return _telling(lambda: world.auditor.raised(cap_id, None, at_ms))
 
 
 def confirm_call(world: "World", chance: random.Random, connection: Connection) -> Booked | None:

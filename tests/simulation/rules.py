@@ -1,6 +1,6 @@
 """What a call must be told: the promises of the ledger as plain sums over the auditor's records."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tests.simulation.records import CallRecord, CapRecord, Violation
@@ -109,6 +109,3 @@ def check_promises_of_refusal(call: CallRecord, caps: list[CapRecord], at_ms: in
 
     if not any(map(full, caps)):
         raise Violation("false refusal", f"{call.id} would fit if nobody else were in flight")
-
-
-Patience = Callable[[Verdict], float]

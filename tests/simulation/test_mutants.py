@@ -3,9 +3,6 @@
 `pytest tests/simulation/test_mutants.py -rP` lists which check noticed what, in which seed and after how many steps.
 """
 
-import logging
-from collections.abc import Iterator
-
 import pytest
 
 from tests.simulation.mutants import MUTANTS
@@ -14,14 +11,6 @@ from tests.simulation.run import Broken, run
 
 SEEDS = 40
 """So many seeds must be enough for each; without a mutant all of them pass, see test_simulation.py."""
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """A broken ledger complains a lot."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)

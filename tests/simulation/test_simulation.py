@@ -35,7 +35,9 @@ def test_the_ledger_answers_as_the_auditor_does(first: int) -> None:
 
 @pytest.mark.skipif(ONE is not None, reason="one seed does not see everything")
 def test_everything_is_seen() -> None:
-    """The seeds above reach every kind of answer and every way in which a row comes about: a check that never runs proves nothing."""
+    """The seeds above reach every kind of answer and every way a row comes about: a check that never runs proves nothing."""
+    for seed in range(SEEDS if not seen else 0):
+        seen.update(run(seed))
     wanted = {
         "adjusted",
         "carry-over",

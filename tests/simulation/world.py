@@ -1,13 +1,13 @@
 """One simulated world: some processes and people on one database, a clock that is moved, and the auditor beside them."""
 
 import asyncio
+import importlib
 import random
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import store.ledger.spool
 from store.clock import Ids
 from store.ledger.epochs import beat
 from store.ledger.verify import verify
@@ -17,8 +17,6 @@ from tests.simulation.faults import FaultyDatabase, OpenDatabase, SimulatedClock
 from tests.simulation.observer import Observer, Seen
 from tests.simulation.process import Asked, Ended, FakeProcess
 from tests.simulation.records import CallRecord, PostRecord, Violation
-
-LEASE_EVERY_MS = 10_000
 
 
 class Office:
@@ -68,8 +66,9 @@ class World:
         self.earliest_ms = 0
         """The clock is not set back to before this: a window that was changed since knows nothing of earlier ones."""
         self.ids = Ids(self.clock, random.Random(seed).randbytes)
-        self._spool_os = store.ledger.spool.os
-        store.ledger.spool.os = self.disk  # type: ignore[attr-defined]
+        self._spool = _module("store.ledger.spool")
+        self._os = self._spool.os
+        self._spool.os = self.disk
         self.first = open_database(self.clock)
         self.first.migrate()
         self.leases = self.first.engine == "sqlite"
@@ -267,12 +266,16 @@ class World:
         self.auditor.calls[call.id] = call
 
     def close(self) -> None:
-        store.ledger.spool.os = self._spool_os  # type: ignore[attr-defined]
+        self._spool.os = self._os
         for process in list(self.processes):
             process.die()
         self.office.database.close()
         self.first.close()
         self.loop.close()
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(name)
 
 
 def _outcome(task: "asyncio.Task[Any]") -> Any:

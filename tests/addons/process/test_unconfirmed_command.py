@@ -73,6 +73,7 @@ def test_the_end_of_an_id_will_do_and_nothing_is_an_amount(shop: Shop) -> None:
     [
         (("confirm", FIRST), "Missing option '--reason'"),
         (("confirm", FIRST, "--reason", " "), "must say why"),
+        (("confirm", "", "--reason", "x"), "say which call"),
         (("confirm", "019abc00", "--reason", "x"), f"give more of one of {FIRST}, {SECOND}"),
         (("confirm", "ffff", "--reason", "x"), "no unconfirmed call begins or ends with 'ffff'"),
         (("confirm", "019abc00-2222-7000-8000-00000000000c", "--reason", "x"), "is not unconfirmed"),

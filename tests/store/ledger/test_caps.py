@@ -299,6 +299,15 @@ def test_a_prepaid_cap_cannot_grow_past_what_the_ledger_holds(desk: Desk) -> Non
         top_up(connection, "a", 1, "")
 
 
+def test_a_window_cannot_be_topped_up_past_what_the_ledger_holds(desk: Desk) -> None:
+    desk.cap("a", 100)
+    with desk.database.write() as connection:
+        assert top_up(connection, "a", 2**63 - 1 - 100, "").limit == 2**63 - 1
+    with pytest.raises(ValueError, match="more than the ledger"), desk.database.write() as connection:
+        top_up(connection, "a", 1, "")
+    assert desk.state("a").limit == 2**63 - 1
+
+
 def test_deleted_caps_are_gone_but_not_forgotten(desk: Desk) -> None:
     desk.cap("a", 1000)
     spend(desk, "a", 30)

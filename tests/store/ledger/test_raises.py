@@ -216,6 +216,16 @@ def test_bad_raises_change_nothing(till: Till, how: dict[str, int], for_ms: int,
     assert entries(till, "a") == []
 
 
+def test_a_raise_counts_what_was_topped_up_towards_what_the_ledger_holds(till: Till) -> None:
+    till.cap("a", 100)
+    with till.database.write() as connection:
+        top_up(connection, "a", 2**62, "")
+    with pytest.raises(ValueError, match="more than the ledger can hold"):
+        lift(till, "a", for_ms=HOUR_MS, by=2**62)
+    lift(till, "a", for_ms=HOUR_MS, by=2**62 - 101)
+    assert till.state("a").limit == 2**63 - 1
+
+
 def test_raising_and_taking_back_count_as_edits(till: Till) -> None:
     """Cached caps are read again by the revision."""
     till.cap("a", 100)

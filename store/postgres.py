@@ -54,6 +54,7 @@ _BATCH_OPTIONS = {
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
     "lock_timeout": f"{BATCH_LOCK_SECONDS}s",
 }
+_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _OTHER_OPTIONS = {"idle_in_transaction_session_timeout": "30s", "lock_timeout": f"{round(WRITE_WAIT_SECONDS)}s"}
 
 
@@ -170,7 +171,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._session("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", batch=False) as connection:
+        with self._session(_READ, batch=False) as connection:
             yield connection
 
     def close(self) -> None:
@@ -208,7 +209,10 @@ class PostgresDatabase(Database):
         try:
             try:
                 yield connection
-                connection.commit()
+                if begin == _READ:
+                    connection.execute("COMMIT")  # nothing was to be kept
+                else:
+                    connection.commit()
             except BaseException as error:
                 with suppress(psycopg.Error, StoreUnavailable):
                     connection.end_pipeline()

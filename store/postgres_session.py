@@ -2,7 +2,7 @@
 
 import re
 import select
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
@@ -80,6 +80,8 @@ class PostgresConnection(Connection):
     def insert(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             return
+        if not {*types} <= {"text", "bigint"}:
+            raise ValueError(f"rows of {', '.join(types)} cannot be inserted this way")
         arrays = ", ".join(f"?::{kind}[]" for kind in types)
         literals = [
             _text_array(column) if kind == "text" else _number_array(column)
@@ -109,7 +111,7 @@ class PostgresConnection(Connection):
         # One message to the server. Each statement sees what was committed before it began, so also what the locks waited for.
         cursors = []
         try:
-            with self.raw.pipeline():
+            with self._new_pipeline():
                 self.raw.execute("BEGIN")
                 self.raw.execute(self._shared_lock, prepare=True)
                 wanted = sorted(set(cap_ids))
@@ -132,7 +134,7 @@ class PostgresConnection(Connection):
     def pipelined(self) -> Iterator[None]:
         # Left open: the commit goes with it, unless something else is asked first.
         if self._pipeline is None:
-            pipeline = self.raw.pipeline()
+            pipeline = self._new_pipeline()
             pipeline.__enter__()
             self._pipeline = pipeline
         self._queueing = True
@@ -144,16 +146,30 @@ class PostgresConnection(Connection):
     def commit(self) -> None:
         """Commits, with what was pipelined before. Raises as `execute`."""
         try:
-            self.raw.execute("COMMIT")
+            done = self.raw.execute("COMMIT")
             self.end_pipeline()
         except psycopg.Error as error:
             raise raised(error, self._label) from error
+        if done.statusmessage != "COMMIT":
+            # The server answers a commit after a statement that failed with a rollback, and calls that a success.
+            raise StoreUnavailable(f"{self._label} cannot be used: a statement failed, so nothing was kept")
 
     def end_pipeline(self) -> None:
         """Waits for the answers to what was pipelined. Raises psycopg.Error."""
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.__exit__(None, None, None)
+
+    @contextmanager
+    def _new_pipeline(self) -> Iterator[None]:
+        """A pipeline that ends with Sync and nothing after it.
+
+        psycopg's own end sends a Flush as well, and any message after the Sync switches the server's timer of
+        idle_in_transaction_session_timeout off: a suspended process would keep its locks for ever.
+        """
+        with self.raw.pipeline() as pipeline:
+            pipeline._exit_gen = lambda: _synced(pipeline)  # type: ignore[method-assign]
+            yield
 
     def _wait(self, work: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """As psycopg waits, but not without end: a box on the way may acknowledge everything and never pass anything on."""
@@ -174,6 +190,15 @@ class PostgresConnection(Connection):
 
     def notify(self, revision: int) -> None:
         self.execute("SELECT pg_notify(?, ?)", (self._channel, str(revision)))
+
+
+def _synced(pipeline: psycopg.Pipeline) -> Generator[Any, Any, None]:
+    """As psycopg ends a pipeline, without the Flush: the answers to everything before a Sync come anyway."""
+    try:
+        pipeline._enqueue_sync()
+        yield from pipeline._communicate_gen()
+    finally:
+        yield from pipeline._fetch_gen(flush=False)
 
 
 class _BoolDumper(Dumper):

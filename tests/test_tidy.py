@@ -177,7 +177,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "addons/process/test_cli.py": (
         "addons/process/commands.py", "addons/process/common.py", "addons/process/doctor.py",
         "addons/process/enforcement.py", "addons/process/env_command.py", "addons/process/management.py",
-        "addons/process/offline.py", "addons/process/status.py", "addons/process/stores.py", "addons/process/text.py",
+        "addons/process/offline.py", "addons/process/status.py",
     ),
     "addons/process/test_store_copying.py": ("addons/process/store_command.py",),
     "store/config_store/test_file_only.py": ("store/config_store/file_ledger.py",),

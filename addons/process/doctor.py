@@ -16,8 +16,8 @@ from addons.process.ca import ca_certificate_path, ca_expiry, ca_key_path, trust
 from addons.process.client import ConsoleClient, RunningGateway, find_running
 from addons.process.doctor_stores import damage_of, engine_of, is_empty
 from addons.process.enforcement import Circumstances, own_provider_keys, reachable_directly, verdict
-from addons.process.stores import config_is_missing, config_place_of, settings_of
-from addons.process.text import few
+from addons.process.stores import config_file, config_is_missing, config_place_of, settings_of
+from addons.process.text import few, printable
 from store.clock import Ids, SystemClock
 from store.config_store.build import load_snapshot, unusable_keys
 from store.config_store.snapshot import ANY, Snapshot, VirtualKey
@@ -100,9 +100,9 @@ def _run(area: str, check: Check, patient: Patient) -> Iterable[Finding]:
 
 def _lines(findings: Iterable[Finding]) -> Iterator[str]:
     for finding in findings:
-        yield f"{finding.level:<4}  {finding.area:<13}  {finding.text}\n"
+        yield f"{finding.level:<4}  {finding.area:<13}  {printable(finding.text)}\n"
         if finding.advice:
-            yield f"{'':<4}  {'':<13}  -> {finding.advice}\n"
+            yield f"{'':<4}  {'':<13}  -> {printable(finding.advice)}\n"
 
 
 def check_directory(patient: Patient) -> Iterator[Finding]:
@@ -184,7 +184,7 @@ def check_ca(patient: Patient) -> Iterator[Finding]:
 
 def check_configuration(patient: Patient) -> Iterator[Finding]:
     """The file can be read; what of it has no effect."""
-    path = patient.config or patient.app_dir / "config.json"
+    path = config_file(patient.app_dir, patient.config)
     there = path.is_file()
     patient.settings = settings_of(patient.app_dir, patient.config)
     for warning in patient.settings.warnings:

@@ -15,6 +15,7 @@ from addons.process.client import ConsoleClient, Json
 from addons.process.environment import bypassed_by, client_environment
 from addons.process.management import KEY_PREFIX, find_key
 from addons.process.sharing import borrowed_gateway
+from addons.process.stores import served_config
 from store.errors import UserError
 from store.money import format_usd, nanos_from_usd, plain_usd
 
@@ -57,7 +58,8 @@ def run_exec(options: ExecOptions, environ: Mapping[str, str], say: Callable[[st
     Raises CannotRun when the program is not there, UserError when no gateway can be had or it knows no such key.
     """
     program = find_program(options.command[0], environ)
-    arguments = ["--config", str(options.config)] if options.config else []
+    config = options.config or served_config(options.app_dir)
+    arguments = ["--config", str(config)] if config else []
     announce: Callable[[str], None] = (lambda _line: None) if options.quiet else say
     borrowed = borrowed_gateway(options.app_dir, environ, arguments=arguments, announce=announce)
     with orderly_end(), borrowed as gateway:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from addons.process.text import printable
 from store.money import format_usd, plain_usd
 from store.reconcile.types import TOKEN_CLASSES, Fee, Figures, Report, Row, Tokens, Verdict
 
@@ -18,7 +19,7 @@ def report_text(report: Report) -> str:
     lines += [f"input includes cache reads and cache writes; amounts may differ by {format_usd(report.tolerance_nanos)}", ""]
     told = [*_told_rows(report.rows), *_told_fees(report.fees), *(f"note: {note}" for note in report.notes)]
     if told:
-        lines += [*told, ""]
+        lines += [*map(printable, told), ""]
     return "\n".join([*lines, headline(report)])
 
 
@@ -140,7 +141,7 @@ def _told_fees(fees: Sequence[Fee]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    every = [_HEADERS, *rows]
+    every = [_HEADERS, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in every) for column in range(len(_HEADERS))]
     lines = (
         "  ".join(

@@ -11,10 +11,49 @@ from store.errors import UserError
 from store.opening import config_place, open_config_database, place_of, sqlite_path
 from store.settings import Settings, load_settings
 
+_SERVED_CONFIG = "served-config"
+
+
+def remember_config(app_dir: Path, config: Path | None) -> None:
+    """Note which `--config` a gateway serves this directory with (None: none), so that commands find the same stores.
+
+    Raises OSError.
+    """
+    note = app_dir / _SERVED_CONFIG
+    if config is None:
+        note.unlink(missing_ok=True)
+        return
+    fresh = note.with_name(f"{note.name}.new")
+    fresh.write_text(f"{config.absolute()}\n", encoding="utf-8")
+    fresh.replace(note)
+
+
+def config_file(app_dir: Path, config: Path | None = None) -> Path:
+    """The configuration file that commands read: the one they are given, else the last gateway's, else APP_DIR/config.json.
+
+    Raises UserError when the last gateway's is gone.
+    """
+    return config or served_config(app_dir) or app_dir / "config.json"
+
+
+def served_config(app_dir: Path) -> Path | None:
+    """The `--config` of the last gateway; None when it had none. Raises UserError when that file is gone: the stores it named
+    must not be taken for others."""
+    try:
+        served = Path((app_dir / _SERVED_CONFIG).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not served.is_file():
+        raise UserError(
+            f"{app_dir} was last served with --config {served}, which is not there any more: put it back, or start the gateway "
+            "once with the right file"
+        )
+    return served
+
 
 def settings_of(app_dir: Path, config: Path | None = None) -> Settings:
-    """The settings that a gateway started on this directory would have. Raises SettingsError."""
-    path = config or app_dir / "config.json"
+    """The settings that the gateway of this directory has, or would have. Raises UserError."""
+    path = config_file(app_dir, config)
     return load_settings(path if config is not None or path.is_file() else None, os.environ)
 
 

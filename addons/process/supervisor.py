@@ -24,6 +24,7 @@ from addons.process.prepare import open_all, port_of, prepare_stores, url_of
 from addons.process.pulse import AwakeClock
 from addons.process.rolling import Reload, read_anew
 from addons.process.signals import Signals
+from addons.process.stores import remember_config
 from addons.process.welcome import changes, welcome
 from store.config_store.bootstrap import BootstrapReport
 from store.errors import StoreUnavailable, UserError
@@ -221,6 +222,7 @@ class Supervisor:
             "version": VERSION,
             "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
+        remember_config(options.app_dir, options.config)
         _write_private(options.app_dir / "run.json", json.dumps(run))
         spec = self._family.slots[0].orders.spec
         inspector_link = f"{inspector}/?token={spec.inspect_token}" if inspector else None

@@ -10,9 +10,14 @@ from store.money import format_usd, nanos_from_usd
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
 
 
+def printable(text: str) -> str:
+    """Words of somebody else's, such as the model that a caller named, as a terminal may show them: no control characters."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width, two spaces apart; the last one runs free."""
-    every = [headers, *rows]
+    every = [headers, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in every) for column in range(len(headers))]
     return "".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in every)
 

@@ -1,7 +1,7 @@
 """Caps from what people wrote: nano-dollars from USD, stable ids, default names, windows checked; what is not said is kept."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from store.config_store.specs import BudgetSpec, RateLimitSpec
@@ -28,21 +28,27 @@ def stable_cap_id(owner: Owner, unit: Unit, window: str | None) -> str:
 
 def money_caps(owner: Owner, specs: Sequence[BudgetSpec], existing: Sequence[Cap], now_ms: int, path: str) -> list[Cap]:
     """The full desired set of an owner's budgets. Raises UserError, naming the place."""
+    named = {spec.id for spec in specs if spec.id is not None}
+    if len(named) < sum(spec.id is not None for spec in specs):
+        raise UserError(f"{path}: two budgets have the same id; give each its own, or none")
+    # One that another budget of the document names is not to be had by its window or name.
     left = [cap for cap in existing if cap.unit is Unit.USD]
     made: list[Cap] = []
     for index, spec in enumerate(specs):
-        before = _match(left, spec.id, Unit.USD, spec.reset_duration, spec.name)
+        offered = [cap for cap in left if cap.id not in named] if spec.id is None else left
+        before = _match(offered, spec.id, Unit.USD, spec.reset_duration, spec.name)
         if before is not None:
             left.remove(before)
-        made.append(money_cap(owner, spec, before, now_ms, f"{path}[{index}]"))
+        taken = named | {cap.id for cap in (*existing, *made)}
+        made.append(money_cap(owner, spec, before, now_ms, f"{path}[{index}]", taken))
     return made
 
 
-def money_cap(owner: Owner, spec: BudgetSpec, before: Cap | None, now_ms: int, path: str) -> Cap:
-    """One budget; fields that the document does not name are kept from `before`."""
+def money_cap(owner: Owner, spec: BudgetSpec, before: Cap | None, now_ms: int, path: str, taken: Collection[str] = ()) -> Cap:
+    """One budget; fields that the document does not name are kept from `before`. A made id is none of those `taken`."""
     calendar = _calendar(owner, spec.calendar_aligned, spec.reset_duration, before)
     made = Cap(
-        id=before.id if before else spec.id or stable_cap_id(owner, Unit.USD, spec.reset_duration),
+        id=before.id if before else spec.id or _free_id(owner, Unit.USD, spec.reset_duration, taken),
         name=spec.name or (before.name if before else None) or default_name(owner, Unit.USD, spec.reset_duration),
         scope=owner.scope,
         scope_id=owner.id,
@@ -130,6 +136,15 @@ def default_name(owner: Owner, unit: Unit, window: str | None) -> str:
     if unit is Unit.USD:
         return f"{owner.name} per {window}" if window else f"{owner.name} prepaid"
     return f"{owner.name} {unit.value} per {window}"
+
+
+def _free_id(owner: Owner, unit: Unit, window: str | None, taken: Collection[str]) -> str:
+    """The stable id, or the next one: a cap whose window was changed keeps the id that it got for its first one."""
+    made, number = stable_cap_id(owner, unit, window), 1
+    while made in taken:
+        number += 1
+        made = stable_cap_id(owner, unit, f"{window or ''} {number}")
+    return made
 
 
 def _match(caps: Sequence[Cap], cap_id: str | None, unit: Unit, window: str | None, name: str | None) -> Cap | None:

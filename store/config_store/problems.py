@@ -125,4 +125,6 @@ def _sentence(detail: dict[str, Any], holder: Any) -> str:
     if kind in _PLAIN:
         return _PLAIN[kind]
     message = str(detail["msg"])
-    return message.replace("Input should be", "must be", 1)
+    if "at least 1 item after validation, not 0" in message:
+        return "must not be empty"
+    return message.replace("Input should be", "must be", 1).replace("String should have", "must have", 1)

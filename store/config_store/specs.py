@@ -25,6 +25,7 @@ from store.config_store.fields import (
     Id,
     Name,
     Names,
+    Reason,
     Time,
     Usd,
     Weight,
@@ -336,7 +337,7 @@ class BudgetPatch(Spec):
     enforcement: EnforcementName | None = None
     strict: Bool | None = None
     carry_over: Bool | None = None
-    reason: str = ""
+    reason: Reason = ""
 
 
 class ProviderKeySpec(Spec):

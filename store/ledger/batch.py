@@ -114,6 +114,15 @@ class Batch:
         books.load(keys)
         books.load_current(cap_ids)
 
+    def held_caps(self, call_ids: Iterable[str]) -> set[str]:
+        """The caps that the prepared ones of these calls hold."""
+        return {part[0] for call_id in call_ids if call_id in self._holds for part in self._holds[call_id].parts}
+
+    def queue(self, needs: Iterable[tuple[str, int]]) -> None:
+        """A call waits that needs this of each cap: it stays ahead of those that come after it."""
+        for cap_id, needed in needs:
+            self.ahead[cap_id] = self.ahead.get(cap_id, 0) + needed
+
     # ---- holds
 
     def hold(self, request: HoldRequest, waited_ms: int = 0) -> Granted | Refused | Stale | Waits:
@@ -212,12 +221,10 @@ class Batch:
         return True
 
     def void(self, call_id: str, note: str) -> bool:
-        """Voids an open hold whose call never left; False when it is not open any more."""
-        row = self._holds.get(call_id)
-        if row is None or not row.is_open:
+        """Gives back what a call holds that never left, or was charged since as unconfirmed; False when there is nothing."""
+        if call_id not in self._holds:
             return False
-        self._post(row, Settlement(call_id, 0, 0, sent=False, note=note), "void")
-        return True
+        return not self.settle(Settlement(call_id, 0, 0, sent=False, note=note)).repeated
 
     def _post(self, row: HoldRow, settlement: Settlement, kind: str) -> Settled:
         books = self._books

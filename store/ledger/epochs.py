@@ -4,6 +4,7 @@ On SQLite it is alive for as long as it keeps the lock on its lease file; on Pos
 see such a file, while its heartbeat (the server's time) is fresh.
 """
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from store.clock import Ids
 from store.database import Connection
 from store.filelock import FileLock
+
+log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -72,9 +75,48 @@ def begin_epoch(connection: Connection, lease_dir: Path, ids: Ids) -> tuple[str,
     return epoch, lease
 
 
-def beat(connection: Connection, epoch: str) -> None:
-    """Says that the epoch's process lives."""
-    connection.execute("UPDATE epochs SET heartbeat_ms = ? WHERE id = ? AND ended_ms IS NULL", (connection.now_ms(), epoch))
+def renew_epoch(connection: Connection, old: Lease | None, lease_dir: Path, ids: Ids) -> tuple[str, Lease | None]:
+    """A new epoch for a process that was taken for dead: new holds need one that is alive. Returns as `begin_epoch`."""
+    log.warning("this process was taken for dead; its open calls were posted at their holds")
+    begun = begin_epoch(connection, lease_dir, ids)
+    if old is not None:
+        old.drop()
+    return begun
+
+
+class Pulse:
+    """For how long a process has been in touch with a server, by its own clock: whether it may judge the heartbeats of others."""
+
+    __slots__ = ("beaten_at", "server_ms", "steady_since")
+
+    def __init__(self, now: float) -> None:
+        self.beaten_at = self.steady_since = now
+        self.server_ms = 0
+
+    def beaten(self, now: float, server_ms: int) -> None:
+        """Our own heartbeat was written, at this time of the server."""
+        silent = now - self.beaten_at
+        shift = (server_ms - self.server_ms) / 1000 - silent
+        if max(silent, abs(shift)) > 3 * HEARTBEAT_SECONDS:
+            # After an outage, or when the server's clock was set, the heartbeats of the living look old until their next ones.
+            self.steady_since = now
+        self.beaten_at, self.server_ms = now, server_ms
+
+    def may_judge(self, now: float) -> bool:
+        """Whether everybody alive has had the time to beat since anything was in the way; ask after a beat."""
+        return now - self.steady_since > STALE_SECONDS
+
+
+def is_silent(heartbeat_ms: int, now_ms: int) -> bool:
+    """Whether a heartbeat is too far away to be that of a living process; one in the future is from before the clock was set."""
+    return abs(now_ms - heartbeat_ms) > STALE_SECONDS * 1000
+
+
+def beat(connection: Connection, epoch: str) -> int:
+    """Says that the epoch's process lives; returns the database's time."""
+    now_ms = connection.now_ms()
+    connection.execute("UPDATE epochs SET heartbeat_ms = ? WHERE id = ? AND ended_ms IS NULL", (now_ms, epoch))
+    return now_ms
 
 
 def end_epoch(connection: Connection, epoch: str, now_ms: int) -> None:

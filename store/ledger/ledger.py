@@ -13,6 +13,7 @@ from store.ledger.housekeeping import IDLE_SECONDS, Housekeeping
 from store.ledger.line import LINE_BYTES_MAX, LINE_CALLS_MAX, Line
 from store.ledger.operations import CancelOperation, HoldOperation, SettleOperation, deliver
 from store.ledger.rows import MAX_AMOUNT
+from store.ledger.spool import SHUT
 from store.ledger.types import CallerLeft, CapState, Granted, HoldRequest, Refused, Settled, Settlement, Stale
 from store.ledger.writer import Writer
 
@@ -203,7 +204,7 @@ class Ledger:
         if self._closed or self._loop is None:
             raise StoreUnavailable("the ledger is not open")
         if self._writer.shut:
-            raise StoreUnavailable("a settlement could not be kept anywhere; nothing new is let through until it can")
+            raise StoreUnavailable(SHUT)
         if self._is_stuck():
             raise StoreUnavailable("the ledger's database does not answer")
 

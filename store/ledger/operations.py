@@ -70,6 +70,13 @@ class CancelOperation:
 
 
 Operation = HoldOperation | SettleOperation | CancelOperation
+
+
+def is_patient(operation: Operation) -> bool:
+    """Whether nobody waits for its answer."""
+    return isinstance(operation, SettleOperation) and operation.future is None
+
+
 Answer = tuple[HoldOperation | SettleOperation, HoldAnswer | Settled | Exception]
 
 

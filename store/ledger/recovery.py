@@ -8,7 +8,7 @@ from store.database import Connection, Database, governance_revision
 from store.errors import UserError
 from store.ledger.batch import Batch
 from store.ledger.books import Books
-from store.ledger.epochs import STALE_SECONDS, Lease, end_epoch, open_calls, running_epochs
+from store.ledger.epochs import Lease, end_epoch, is_silent, open_calls, running_epochs
 from store.ledger.spool import leftovers
 from store.ledger.types import Settlement
 
@@ -29,7 +29,7 @@ def recover_dead(database: Database, own_epoch: str, lease_dir: Path) -> int:
     for epoch in others:
         if not epoch.lease:
             # On PostgreSQL: ended, or silent for too long.
-            if epoch.ended or now_ms - epoch.heartbeat_ms > STALE_SECONDS * 1000:
+            if epoch.ended or is_silent(epoch.heartbeat_ms, now_ms):
                 recovered += _recover(database, epoch.id)
             continue
         path = _lease_path(epoch.lease, lease_dir)
@@ -80,15 +80,24 @@ def _has_come_back(connection: Connection, epoch: str) -> bool:
     rows = connection.execute("SELECT lease, ended_ms, heartbeat_ms FROM epochs WHERE id = ?", (epoch,))
     if not rows or rows[0][0] or rows[0][1] is not None:
         return False
-    return bool(connection.now_ms() - rows[0][2] <= STALE_SECONDS * 1000)
+    return not is_silent(rows[0][2], connection.now_ms())
 
 
-def end_forgotten(database: Database, epoch: str, live: Set[str], never_left: Set[str], still_never_left: Set[str]) -> list[str]:
+def end_forgotten(
+    database: Database,
+    epoch: str,
+    live: Set[str],
+    never_left: Set[str],
+    still_never_left: Set[str],
+    *,
+    in_doubt: bool = False,
+) -> list[str]:
     """Ends open holds of an epoch that no live call owns: voided when they never left, else posted unconfirmed.
 
-    `live` and `still_never_left` may change meanwhile: they are asked again once the database is ours. Returns the calls.
+    `live` and `still_never_left` may change meanwhile: they are asked again once the database is ours. `in_doubt`: a commit of
+    this epoch whose answer was lost may still be on its way, and is waited for. Returns the calls.
     """
-    with database.read() as connection:
+    with database.write() if in_doubt else database.read() as connection:
         ours = open_calls(connection, epoch)
     # A call that was told to stay may still be listed as live: its caller has not heard of it yet.
     calls = [call for call in ours if call in never_left or call not in live]

@@ -15,6 +15,8 @@ from store.ledger.types import Settlement
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".spool"
+SHUT = "a settlement could not be kept anywhere; nothing new is let through until it can"
+"""What callers are told while store and spool both fail."""
 
 
 class Spool:

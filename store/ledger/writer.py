@@ -12,7 +12,7 @@ from store.errors import StoreUnavailable, UserError
 from store.ledger.batch import Batch, Waits, touched_caps
 from store.ledger.books import Books
 from store.ledger.decide import Slot
-from store.ledger.epochs import HEARTBEAT_SECONDS, STALE_SECONDS, Lease, beat, begin_epoch, end_epoch, open_calls
+from store.ledger.epochs import HEARTBEAT_SECONDS, Lease, Pulse, beat, begin_epoch, end_epoch, open_calls, renew_epoch
 from store.ledger.line import Line
 from store.ledger.operations import (
     Answer,
@@ -22,11 +22,12 @@ from store.ledger.operations import (
     Operation,
     SettleOperation,
     deliver,
+    is_patient,
     sort_out,
 )
 from store.ledger.recovery import book_leftovers, end_forgotten, recover_dead
 from store.ledger.rows import HoldRow, StoredCap, balances_query
-from store.ledger.spool import Spool
+from store.ledger.spool import SHUT, Spool
 from store.ledger.types import Granted, Settled, Unit
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,11 @@ class Writer:
         self._own: dict[str, HoldRow] = {}
         """The open holds of this epoch as they were written; nobody else touches them until the epoch is fenced."""
         self._next_batch: list[Operation] = []
-        self._beaten_at = self._steady_since = clock.monotonic()
+        self.pulse = Pulse(clock.monotonic())
         self._caps: dict[str, StoredCap] = {}
         self._caps_revision = -1
+        self._locked: set[str] | None = None
+        self._in_doubt = False  # whether a commit whose answer was lost may still be on its way
         self._last_ms = 0
         self._looked_at = 0.0
         self._due: dict[str, float] = {}
@@ -204,7 +207,7 @@ class Writer:
         if len(self._line):
             return operations
         deadline = self._clock.monotonic() + LINGER_SECONDS
-        while _is_patient(operations[-1]) and len(operations) < BATCH_MAX and not self._stopping:
+        while is_patient(operations[-1]) and len(operations) < BATCH_MAX and not self._stopping:
             try:
                 operation = self._queue.get(timeout=max(0.0, deadline - self._clock.monotonic()))
             except Empty:
@@ -254,7 +257,8 @@ class Writer:
         self._line = line
         own = self._own
         own.update(batch.granted)
-        self._never_left.difference_update(op.call_id for op in operations if isinstance(op, CancelOperation))
+        if not self._in_doubt:
+            self._never_left.difference_update(op.call_id for op in operations if isinstance(op, CancelOperation))
         for call_id in batch.closed_holds:
             own.pop(call_id, None)
         self.batches += 1
@@ -302,6 +306,7 @@ class Writer:
 
     def _store_failed(self, operations: list[Operation], error: StoreUnavailable) -> None:
         self._own.clear()  # what was committed before the fault is known to the database alone
+        self._in_doubt = True
         answers: list[Answer] = []
         for operation in [*self._line, *operations]:
             if isinstance(operation, HoldOperation):
@@ -338,11 +343,17 @@ class Writer:
         answers: list[Answer] = []
         waiting = [op for op in line if not op.gone]
         newcomers, cancelled = sort_out(operations, waiting, answers)
+        if any(operation not in operations for operation in self._unsafe):
+            answers += [(hold, StoreUnavailable(SHUT)) for hold in (*waiting, *newcomers)]
+            waiting, newcomers = [], []
         look_again = bool(settles or cancelled) or not operations or now - self._looked_at >= LOOK_AGAIN_SECONDS
         batch = Batch(connection, books, epoch=self.epoch, revision=revision)
         candidates = [*waiting, *newcomers] if look_again else newcomers
         settled_ids = [*(op.settlement.call_id for op in settles), *cancelled]
         batch.prepare([op.request for op in candidates], settled_ids, self._own, careful=careful)
+        if self._locked is not None and not batch.held_caps(set(settled_ids) - self._own.keys()) <= self._locked:
+            # Committed after `touched_caps` had looked for it: others may be at work on those caps.
+            raise RuntimeError("a hold came to light after its caps were to be locked")
 
         for settle in settles:
             try:
@@ -372,6 +383,7 @@ class Writer:
         """
         shared = connection.engine != "sqlite"
         locked = touched_caps(connection, [*line, *operations], self._own) if shared else set()
+        self._locked = locked if shared else None
         queries: list[tuple[str, tuple[object, ...]]] = [(_STATE.format(clock=connection.clock_sql), (self.epoch,))]
         keys = {(cap_id, self._caps[cap_id].start_at(self._last_ms)) for cap_id in locked if cap_id in self._caps}
         if keys:
@@ -382,7 +394,7 @@ class Writer:
         if not alive:
             # Somebody took us for dead and has booked what we held: nothing that we remember of it holds any more.
             self._own.clear()
-            self._renew_epoch(connection)
+            self.epoch, self.lease = renew_epoch(connection, self.lease, self._lease_dir, self._ids)
         if revision != self._caps_revision:
             self._caps, self._caps_revision = {}, revision
         books = Books(connection, self._last_ms, self._caps)
@@ -396,14 +408,6 @@ class Writer:
                 enough = touched_caps(connection, [operation], self._own) <= locked
                 (operations if enough else self._next_batch).append(operation)
         return books, revision
-
-    def _renew_epoch(self, connection: Connection) -> None:
-        # New holds need an epoch that is alive.
-        log.warning("this process was taken for dead; its open calls were posted at their holds")
-        old = self.lease
-        self.epoch, self.lease = begin_epoch(connection, self._lease_dir, self._ids)
-        if old is not None:
-            old.drop()
 
     def _try_hold(
         self, batch: Batch, hold: HoldOperation, line: Line, answers: list[Answer], now: float, *, newcomer: bool
@@ -434,9 +438,7 @@ class Writer:
     @staticmethod
     def _wait(batch: Batch, hold: HoldOperation, line: Line) -> None:
         line.add(hold)
-        ahead = batch.ahead
-        for cap_id, needed in hold.needs:
-            ahead[cap_id] = ahead.get(cap_id, 0) + needed
+        batch.queue(hold.needs)
 
     # ---- now and then
 
@@ -450,8 +452,7 @@ class Writer:
         if self.lease is None and self._is_due("heartbeat", HEARTBEAT_SECONDS):
             self._guarded(self._beat)
         if self._is_due("recovery", RECOVERY_SECONDS):
-            if self.lease is not None or self._clock.monotonic() - self._steady_since > STALE_SECONDS:
-                self._guarded(lambda: recover_dead(self._database, self.epoch, self._lease_dir))
+            self._guarded(self._recover)
             self._guarded(lambda: book_leftovers(self._database, self._spool_dir))
         if self._is_due("compare", COMPARE_SECONDS) or self._never_left:
             self._guarded(self.compare_with_live)
@@ -459,11 +460,15 @@ class Writer:
     def _beat(self) -> None:
         with self._database.write_batch() as connection:
             connection.open_batch((), ())
-            beat(connection, self.epoch)
-        now = self._clock.monotonic()
-        if now - self._beaten_at > 3 * HEARTBEAT_SECONDS:
-            self._steady_since = now
-        self._beaten_at = now
+            server_ms = beat(connection, self.epoch)
+        self.pulse.beaten(self._clock.monotonic(), server_ms)
+
+    def _recover(self) -> None:
+        if self.lease is None:
+            self._beat()  # whether we are in touch is to be known now
+            if not self.pulse.may_judge(self._clock.monotonic()):
+                return
+        recover_dead(self._database, self.epoch, self._lease_dir)
 
     def _is_due(self, name: str, every_seconds: float) -> bool:
         now = self._clock.monotonic()
@@ -479,10 +484,11 @@ class Writer:
     def compare_with_live(self) -> int:
         """Ends open holds of this epoch that no live call owns; returns how many."""
         never_left = self._never_left.copy()
-        calls = end_forgotten(self._database, self.epoch, self._live, never_left, self._never_left)
+        calls = end_forgotten(self._database, self.epoch, self._live, never_left, self._never_left, in_doubt=self._in_doubt)
         for call in calls:
             self._own.pop(call, None)
         self._never_left -= never_left
+        self._in_doubt = False
         return len(calls)
 
     @staticmethod
@@ -491,7 +497,3 @@ class Writer:
             action()
         except (StoreUnavailable, OSError) as error:
             log.debug("put off: %s", error)
-
-
-def _is_patient(operation: Operation) -> bool:
-    return isinstance(operation, SettleOperation) and operation.future is None

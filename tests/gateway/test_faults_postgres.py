@@ -111,8 +111,11 @@ def silence(nodes: Nodes) -> Iterator[None]:
 
 
 def test_connections_that_were_forgotten_on_the_way_are_given_up(nodes: Nodes) -> None:
-    """As after a firewall has lost its table: what was connected stays silent for ever, and new connections are as good as any."""
-    nodes.endure("forgotten", lambda: forgotten(nodes.forwarder), spools=False, total=False)
+    """As after a firewall has lost its table: what was connected stays silent for ever, and new connections are as good as any.
+
+    The server has not been told either: it keeps what a forgotten edit has locked for half a minute, a forgotten batch's for less.
+    """
+    nodes.endure("forgotten", lambda: forgotten(nodes.forwarder), spools=False, total=False, patience_seconds=60)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ It shares no code with the ledger, keeps no balances, and adds everything up ane
 from dataclasses import dataclass, field
 from itertools import count
 
-from tests.simulation.periods import Lattice
+from tests.simulation.periods import ALL_TIME, Lattice
 from tests.simulation.records import (
     CallRecord,
     CapRecord,
@@ -22,6 +22,7 @@ from tests.simulation.rules import Verdict, bounds, check_promises_of_grant, che
 LOOK_AGAIN_SECONDS = 0.05
 SHORT_WAIT_SECONDS = 2.0
 STALE_MS = 15_000
+NO_PERIOD = -1
 
 
 @dataclass(eq=False)
@@ -71,9 +72,9 @@ class Auditor:
         """How often each kind of thing was looked at: a check that never runs proves nothing."""
 
     def is_dead(self, epoch: str, at_ms: int) -> bool:
-        """Whether others may book what this epoch holds: its lease was lifted, or its heartbeat is too old."""
+        """Whether others may book what this epoch holds: its lease was lifted, or its heartbeat is too far away."""
         beaten_ms = self.heartbeats.get(epoch)
-        return epoch in self.dead_epochs or (beaten_ms is not None and at_ms - beaten_ms > STALE_MS)
+        return epoch in self.dead_epochs or (beaten_ms is not None and abs(at_ms - beaten_ms) > STALE_MS)
 
     def noted(self, check: str) -> None:
         self.checks[check] = self.checks.get(check, 0) + 1
@@ -91,6 +92,7 @@ class Auditor:
         now: float,
         epoch: str,
         empty: bool,
+        shut: bool,
     ) -> tuple[dict[int, Expected], list[PostRecord]]:
         """Books one batch: settlements, cancellations, the line, newcomers. Returns the answers, by identity, and the rows."""
         answers: dict[int, Expected] = {}
@@ -99,6 +101,9 @@ class Auditor:
         waiting, dropped = _without(line.asks, cancelled)
         newcomers, more = _without(newcomers, cancelled)
         answers.update((id(ask), Expected("left")) for ask in (*dropped, *more))
+        if shut:
+            answers.update((id(ask), Expected("unavailable")) for ask in (*waiting, *newcomers))
+            waiting, newcomers = [], []
         self._touch_all(settles, cancelled, [*waiting, *newcomers] if look else newcomers, at_ms)
         for settle in settles:
             answers[id(settle)] = self.settle(settle, at_ms, posts)
@@ -106,6 +111,9 @@ class Auditor:
             call = self.calls.get(call_id)
             if call is not None and call.state == "open":
                 self._post(call, "void", 0, 0, {}, at_ms, posts)
+            elif call is not None and call.state == "unconfirmed":
+                self._adjust(call, 0, 0, dict.fromkeys(call.held, 0), at_ms, posts)
+                self.noted("cancelled after a guess")
         line.asks = []
         ahead: dict[str, int] = {}
         if look:
@@ -308,7 +316,7 @@ class Auditor:
             if amount and after != before:
                 cap.extra[before] = 0
                 cap.extra[after] = cap.extra.get(after, 0) + amount
-                self.carry_rows += [(cap_id, before, -amount), (cap_id, after, amount)]
+                self.carry_rows += [(cap_id, key(before), -amount), (cap_id, key(after), amount)]
             cap.begun.add(after)
 
     def deleted(self, cap_id: str, at_ms: int) -> None:
@@ -372,6 +380,11 @@ class Auditor:
 
     def open_calls(self) -> set[str]:
         return {call.id for call in self.calls.values() if call.state == "open"}
+
+
+def key(start_ms: int) -> int:
+    """How rows name a period: by its start, and no period at all by −1."""
+    return NO_PERIOD if start_ms == ALL_TIME[0] else start_ms
 
 
 def _without(asks: list[Ask], cancelled: list[str]) -> tuple[list[Ask], list[Ask]]:

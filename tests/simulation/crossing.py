@@ -19,8 +19,6 @@ from store.ledger.types import Cap, Granted, HoldRequest, Refused, Scope, Settle
 from store.ledger.verify import verify
 
 NODES = 3
-SLOTS = 8
-"""Callers of each node."""
 COSTS = (10, 20, 30)
 PATIENCE_SECONDS, HASTE_SECONDS = 30.0, 4.0
 
@@ -50,9 +48,19 @@ def caps(chance: random.Random, calls: int, times: int) -> list[Cap]:
 
 
 async def cross(
-    open_database: Callable[[], Database], directory: Path, seed: int, *, calls: int = 400, times: int = 1, hasty: bool = False
+    open_database: Callable[[], Database],
+    directory: Path,
+    seed: int,
+    *,
+    calls: int = 400,
+    times: int = 1,
+    slots: int = 8,
+    hasty: bool = False,
 ) -> list[str]:
-    """Runs everything; returns what was wrong. `times` 9 caps there are; `hasty` stops at the first fault."""
+    """Runs everything; returns what was wrong.
+
+    There are `times` 9 caps, and `slots` callers of each node. `hasty` stops at the first fault.
+    """
     chance = random.Random(seed)
     office = open_database()
     made = caps(chance, calls, times)
@@ -70,7 +78,7 @@ async def cross(
         callers = [
             _caller(ledger, office, made, numbers, random.Random(f"{seed} {node} {slot}"), seen)
             for node, ledger in enumerate(ledgers)
-            for slot in range(SLOTS)
+            for slot in range(slots)
         ]
         await asyncio.wait_for(asyncio.gather(*callers), HASTE_SECONDS if hasty else PATIENCE_SECONDS)
         done.set()

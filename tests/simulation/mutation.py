@@ -30,6 +30,8 @@ class Mutant:
 
     name: str
     changes: tuple[Change, ...]
+    first: int = 0
+    """The seed to begin with."""
 
     def __str__(self) -> str:
         return self.name

@@ -214,6 +214,7 @@ class FakeProcess:
 
     def _recorded_work(self, connection: Connection, operations: list[Operation], line: Line, **options: Any) -> Any:
         at_ms, now = connection.now_ms(), self.world.clock.monotonic()
+        shut = any(operation not in operations for operation in self.writer._unsafe)
         gone = {id(asked.ask) for asked in self.asked if asked.ask.gone}
         result = self._work(connection, operations, line, **options)
         own = set(self.writer._own).union(operation.call_id for operation in operations if not isinstance(operation, HoldOperation))
@@ -234,6 +235,7 @@ class FakeProcess:
                 cancelled,
                 [asked.ask for asked in newcomers],
                 empty=not operations,
+                shut=shut,
                 at_ms=at_ms,
                 now=now,
                 epoch=self.writer.epoch,

@@ -16,16 +16,13 @@ SEEDS = 40
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_broken_ledger_is_noticed(mutant: Mutant) -> None:
     """The auditor sees it within some seeds."""
-    steps = 0
-    for seed in range(SEEDS):
+    for seed in (mutant.first, *range(SEEDS)):
         try:
             with broken(mutant):
                 run(seed, trace=0)
         except Broken as failure:
-            steps += failure.step + 1
-            print(f"{mutant.name}: noticed by {failure.check!r} in seed {seed} after {steps} steps")
+            print(f"{mutant.name}: noticed by {failure.check!r} in seed {seed} after {failure.step + 1} steps")
             return
-        steps += 150
     raise AssertionError(f"{mutant.name}: nobody notices in {SEEDS} seeds")
 
 

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 from store.clock import Ids
 from store.ledger.epochs import beat
+from store.ledger.types import CallerLeft
 from store.ledger.verify import verify
-from tests.simulation.auditor import Auditor, LineRecord
+from tests.simulation.auditor import Auditor, LineRecord, key
 from tests.simulation.compare import compare, is_unavailable
 from tests.simulation.faults import FaultyDatabase, OpenDatabase, SimulatedClock, SpoolDisk
 from tests.simulation.observer import Observer, Seen
@@ -114,7 +115,7 @@ class World:
                 if not process.asleep and not process.database.away:
                     with self.first.write_batch() as connection:
                         beat(connection, process.writer.epoch)
-                    process.writer._beaten_at = self.clock.monotonic()
+                    process.writer.pulse.beaten_at, process.writer.pulse.server_ms = self.clock.monotonic(), self.clock.now_ms()
 
     def pump(self) -> None:
         """Lets every event loop come to rest."""
@@ -168,7 +169,7 @@ class World:
         if seen.open_calls != auditor.open_calls():
             self.fail("open holds", f"wanted {sorted(auditor.open_calls())}, found {sorted(seen.open_calls)}")
         for cap in auditor.caps.values():
-            start = cap.period(now_ms)[0] if cap.lattice.window is not None else -1
+            start = key(cap.period(now_ms)[0])
             wanted = (cap.used(now_ms), cap.held(now_ms), cap.extra.get(cap.period(now_ms)[0], 0))
             found = seen.balances.get((cap.id, start), (0, 0, 0))
             if wanted != found:
@@ -210,13 +211,16 @@ class World:
         call = asked.ask.call
         heard = _outcome(asked.task)
         if is_unavailable(heard) or isinstance(heard, RuntimeError):
-            if not (process.database.hurt or process.stuck or asked.refused_early):
+            shut = asked.expected is not None and asked.expected.word == "unavailable"
+            if not (process.database.hurt or process.stuck or asked.refused_early or shut):
                 self.fail("refused without cause", f"{call.id} heard {heard!r} and nothing was wrong")
             self.note(f"    {call.id}: {heard}")
             if not asked.repeats:
                 call.told_to_stay = True
             self.auditor.noted("unavailable")
             return
+        if isinstance(heard, CallerLeft) and call.told_to_stay and asked.expected is not None:
+            return  # it went away while its answer was on its way
         compare(call.id, asked.expected, heard, waits=asked.ask in process.line.asks)
         word = asked.expected.word if asked.expected is not None else ""
         self.note(f"    {call.id}: {word} {asked.expected.amount if asked.expected else ''}")
@@ -238,7 +242,8 @@ class World:
                 process.unsafe.append(ended.record)
                 self.note(f"    {call.id}: its settlement is nowhere safe")
             elif getattr(heard, "spooled", False):
-                if ended.expected is None and call.id not in self.spooled_calls():
+                matters = ended.expected is None and call.state in ("open", "unconfirmed")
+                if matters and call.id not in self.spooled_calls():
                     self.fail("spooled and gone", f"{call.id} was told that its settlement is spooled, and no file has it")
                 if ended.expected is None:
                     call.spooled.append(ended.record)
@@ -249,7 +254,8 @@ class World:
                 self.note(f"    {call.id}: {ended.expected.word if ended.expected else ''}")
         if ended.task is None and ended.expected is not None and ended.expected.word == "unknown":
             ended.judged += 1  # who does not wait is not told of errors
-        if ended.judged == 0 and process.database.hurt and ended.record not in process.unsafe and self.disk.full:
+        unsafe = any(operation.settlement is ended.settlement for operation in process.writer._unsafe)
+        if unsafe and ended.judged == 0 and ended.record not in process.unsafe:
             process.unsafe.append(ended.record)
 
     def spooled_calls(self) -> set[str]:

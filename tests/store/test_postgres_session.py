@@ -1,10 +1,12 @@
 """What a session makes of values, rows and pipelines: nobody should notice which engine it is."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import peewee
 import pytest
 
+from store.errors import StoreUnavailable
 from store.migrations import Migration
 from store.postgres import PostgresDatabase
 from tests.support.postgres import Databases, opened
@@ -69,6 +71,15 @@ def test_a_violated_constraint_says_so_and_rolls_back(database: PostgresDatabase
         connection.open_batch((), ())
         with connection.pipelined():
             connection.insert("t", "a", ("bigint",), [(1,), (1,)])
+    with database.write() as connection:
+        assert connection.execute("SELECT count(*) FROM t") == [(0,)]
+
+
+def test_a_commit_that_the_server_made_a_rollback_is_no_success(database: PostgresDatabase) -> None:
+    with pytest.raises(StoreUnavailable, match="nothing was kept"), database.write() as connection:
+        connection.execute("INSERT INTO t (a) VALUES (1)")
+        with suppress(peewee.IntegrityError):
+            connection.execute("INSERT INTO t (a) VALUES (1)")
     with database.write() as connection:
         assert connection.execute("SELECT count(*) FROM t") == [(0,)]
 

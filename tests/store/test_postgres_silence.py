@@ -1,9 +1,10 @@
-"""A connection on which everything is acknowledged and nothing answered: given up after a while, and all like it."""
+"""Silence on either side: a server that never answers is given up after a while, a process that stands still loses its locks."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from store import postgres
@@ -11,6 +12,7 @@ from store.errors import StoreUnavailable
 from store.postgres import PostgresDatabase
 from tests.support.forwarder import Forwarder
 from tests.support.postgres import Databases, opened
+from tests.support.waiting import eventually
 
 ANSWER_SECONDS = 1.0
 
@@ -57,6 +59,29 @@ def test_one_silent_session_tells_of_all_that_are_idle(road: tuple[PostgresDatab
         for connection in (first, second, third):
             assert connection.execute("SELECT 1") == [(1,)]
     assert ANSWER_SECONDS <= time.monotonic() - asked_at < 3 * ANSWER_SECONDS
+
+
+def test_a_batch_that_stands_still_loses_its_locks(postgres_databases: Databases) -> None:
+    """The reads of a batch come in one message; the server's timer must run after it, or a suspended process keeps its caps."""
+    database = opened(postgres_databases.fresh())
+    try:
+        with pytest.raises(StoreUnavailable, match="idle-in-transaction"), database.write_batch() as connection:
+            assert connection.open_batch(("cap-1",), [("SELECT count(*) FROM caps", ())]) == [[(0,)]]
+            eventually(lambda: idle_in_transaction(postgres_databases, database), lambda count: count == 0, 15)
+            connection.execute("SELECT 1")
+        with database.write_batch() as connection:
+            assert connection.open_batch(("cap-1",), [("SELECT count(*) FROM caps", ())]) == [[(0,)]]
+    finally:
+        database.close()
+
+
+def idle_in_transaction(databases: Databases, database: PostgresDatabase) -> int:
+    with psycopg.connect(databases.dsn, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state = 'idle in transaction'",
+            (database.address.db_name,),
+        ).fetchone()
+    return row[0] if row else 0
 
 
 def test_a_slow_answer_within_the_time_is_waited_for(road: tuple[PostgresDatabase, Forwarder]) -> None:

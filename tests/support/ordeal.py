@@ -48,10 +48,19 @@ class Ordeal:
         bill = eventually(self.provider.bill, lambda bill: bill["in_flight"] == 0)
         return judge(bill, self.rows, self.heard, dead_epochs=dead_epochs, adjusted=adjusted)
 
-    def endure(self, name: str, fault: Callable[[], AbstractContextManager[None]], *, spools: bool, total: bool = True) -> Verdict:
+    def endure(
+        self,
+        name: str,
+        fault: Callable[[], AbstractContextManager[None]],
+        *,
+        spools: bool,
+        total: bool = True,
+        patience_seconds: float = 30,
+    ) -> Verdict:
         """Load, the fault under load, load again; then the books.
 
         `spools`: the spool can be written meanwhile. `total`: nothing at all can be booked meanwhile, so that nobody may pass.
+        `patience_seconds`: within these calls must be served again.
         """
         before = len(self.heard)
         with self.crowd(delay_ms=60) as crowd:
@@ -65,7 +74,7 @@ class Ordeal:
                     crowd.wait_for_refused(CLIENTS)
                 time.sleep(max(0.0, began + FAULT_SECONDS - time.monotonic()))
                 healed = time.monotonic()
-            crowd.wait_for_good(CLIENTS)
+            crowd.wait_for_good(CLIENTS, patience_seconds)
             again = time.monotonic()
         eventually(self.spooled_bytes, lambda size: not size, 20)
         verdict = self.judged()

@@ -4,7 +4,7 @@ from addons.console.api.paging import page_asked
 from addons.console.api.reading import budget_page, one_budget
 from addons.console.handler import ConsoleHandler
 from store.config_store import change
-from store.config_store.fields import Usd
+from store.config_store.fields import Reason, Usd
 from store.config_store.shapes import budget_json
 from store.config_store.specs import BudgetPatch, BudgetRowSpec, Spec
 from store.money import nanos_from_usd
@@ -13,14 +13,14 @@ from store.money import nanos_from_usd
 class ResetBody(Spec):
     """Why a budget starts anew."""
 
-    reason: str = ""
+    reason: Reason = ""
 
 
 class TopUpBody(Spec):
     """How much to add, in USD, and why."""
 
     amount: Usd
-    reason: str = ""
+    reason: Reason = ""
 
 
 class BudgetsHandler(ConsoleHandler):

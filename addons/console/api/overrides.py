@@ -6,7 +6,7 @@ from addons.console.api.reading import one_budget
 from addons.console.handler import ConsoleHandler
 from store.clock import ms_from_iso
 from store.config_store import change
-from store.config_store.fields import Duration, Time, Usd
+from store.config_store.fields import Duration, Reason, Time, Usd
 from store.config_store.specs import Spec
 from store.money import nanos_from_usd
 from store.windows import parse_duration
@@ -23,7 +23,7 @@ class OverrideBody(Spec):
     """The limit it is raised to."""
     until: Time | None = None
     duration: Duration | None = Field(default=None, description="From now on, such as 2h or 3d.")
-    reason: str = ""
+    reason: Reason = ""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> "OverrideBody":
@@ -37,7 +37,7 @@ class OverrideBody(Spec):
 class UnraiseBody(Spec):
     """Why a raise is taken back."""
 
-    reason: str = ""
+    reason: Reason = ""
 
 
 class OverrideHandler(ConsoleHandler):

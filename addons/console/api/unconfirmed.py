@@ -3,7 +3,7 @@
 from addons.console.api.paging import list_envelope, page_asked
 from addons.console.handler import ConsoleHandler
 from store.config_store import change
-from store.config_store.fields import Count, Usd
+from store.config_store.fields import Count, Reason, Usd
 from store.config_store.shapes import Json, unconfirmed_json
 from store.config_store.specs import Spec
 from store.ledger.history import count_unconfirmed, posts_of, unconfirmed
@@ -18,7 +18,7 @@ class ConfirmBody(Spec):
 
     cost: Usd | None = None
     tokens: Count | None = None
-    reason: str
+    reason: Reason
 
 
 class UnconfirmedHandler(ConsoleHandler):

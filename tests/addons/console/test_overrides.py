@@ -84,6 +84,8 @@ async def test_what_was_read_can_be_written_back(console: Any) -> None:
         ({"amount": 1, "until": "9999-01-01T00:00:00Z"}, "within a hundred years"),
         ({"amount": 1, "duration": "1h", "mode": "forever"}, "mode is not implemented"),
         ({"amount": 1, "duratoin": "1h"}, "did you mean 'duration'"),
+        ({"amount": 1, "duration": "1h", "reason": "a\0b"}, "reason: has a NUL character"),
+        ({"amount": 1, "duration": "1h", "reason": "a" * 1001}, "reason: must have at most 1000 characters"),
     ],
 )
 async def test_mistakes_are_400_and_change_nothing(console: Any, body: dict[str, Any], words: str) -> None:
@@ -91,6 +93,14 @@ async def test_mistakes_are_400_and_change_nothing(console: Any, body: dict[str,
     answer = await console.client.put(f"{path}/override", json=body)
     assert answer.status_code == 400 and words in answer.json()["error"]["message"], answer.text
     assert exact(await console.client.get(path))["effective_max_limit"] == 2
+
+
+@pytest.mark.parametrize("act", ["reset", "topup"])
+async def test_a_reason_that_is_no_text_is_400(console: Any, act: str) -> None:
+    path = f"{BUDGETS}/{await make_budget(console)}/{act}"
+    body = '{"reason": "\\ud800"' + (', "amount": 1}' if act == "topup" else "}")
+    answer = await console.client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400 and "reason: has half of a surrogate pair" in answer.text
 
 
 async def test_no_such_budget(console: Any) -> None:

@@ -176,7 +176,7 @@ def test_help_teaches_every_command(tollgate: Any) -> None:
     for name in run_gateway.cli.commands:
         assert name in shown.out
         assert tollgate(name, "--help").code == 0
-    for later in ("reconcile", "import", "export"):
+    for later in ("import", "export"):
         assert later not in run_gateway.cli.commands
 
 

@@ -1,5 +1,7 @@
 """The table, the sentences and the last line of a reconciliation."""
 
+from dataclasses import replace
+
 from addons.process.reconcile_report import headline, report_json, report_text
 from store.reconcile.types import Cause, Fee, Figures, Finding, Report, Row, Tokens, Verdict
 
@@ -27,6 +29,12 @@ def test_the_table_is_read_by_columns() -> None:
         "            differs  difference         -         +2           0            0      -1        +0.001",
     ]
     assert "2026-11-21 gpt-5: some are more and some less" in lines
+
+
+def test_a_name_in_the_export_cannot_steer_the_terminal() -> None:
+    row = replace(BAD, model="gpt\x1b[2J\nagrees exactly", findings=())
+    text = report_text(Report("openai", CENT, (row,), notes=("a\x07b",)))
+    assert "\x1b" not in text and "\x07" not in text and "\nagrees exactly" not in text
 
 
 def test_the_last_line_and_only_it_says_whether_it_agrees() -> None:

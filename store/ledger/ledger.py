@@ -157,7 +157,7 @@ class Ledger:
         """The caps and their sums now, read from the database: not for an event loop. Raises StoreUnavailable."""
         wanted = None if cap_ids is None else list(cap_ids)
         with self._database.read() as connection:
-            return tuple(cap_states(connection, self._clock.now_ms(), wanted))
+            return tuple(cap_states(connection, connection.now_ms(), wanted))
 
     async def cap_states(self, cap_ids: Sequence[str] | None = None) -> tuple[CapState, ...]:
         """As `states`, on another thread."""

@@ -169,9 +169,9 @@ def test_one_node_is_killed_and_a_worker_of_the_other_sleeps_past_its_heartbeat(
         victim.kill9()
         dead = nodes.rows.epochs_of(dead_pids)
         process_list.suspend(survivor.pid)
-        process_list.suspend(sleeper)
         try:
             asleep = nodes.rows.epochs_of([sleeper])
+            process_list.suspend_when(sleeper, lambda: bool(asleep & set(nodes.rows.open_calls().values())))
             waiting = {call for call, epoch in nodes.rows.open_calls().items() if epoch in asleep}
             crowd.wait_for_good(CLIENTS // 4)
             eventually(lambda: set(nodes.rows.open_calls().values()), lambda epochs: not epochs & (dead | asleep), STALE_SECONDS)

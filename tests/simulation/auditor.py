@@ -87,6 +87,7 @@ class Auditor:
         settles: list[SettleRecord],
         cancelled: list[str],
         newcomers: list[Ask],
+        dropped: list[Ask],
         *,
         at_ms: int,
         now: float,
@@ -94,13 +95,16 @@ class Auditor:
         empty: bool,
         shut: bool,
     ) -> tuple[dict[int, Expected], list[PostRecord]]:
-        """Books one batch: settlements, cancellations, the line, newcomers. Returns the answers, by identity, and the rows."""
+        """Books one batch: settlements, cancellations, the line, newcomers. Returns the answers, by identity, and the rows.
+
+        `dropped` are asks, waiting or new, that were asked before their call was cancelled.
+        """
         answers: dict[int, Expected] = {}
         posts: list[PostRecord] = []
         look = bool(settles or cancelled) or empty or now - line.looked_at >= LOOK_AGAIN_SECONDS
-        waiting, dropped = _without(line.asks, cancelled)
-        newcomers, more = _without(newcomers, cancelled)
-        answers.update((id(ask), Expected("left")) for ask in (*dropped, *more))
+        answers.update((id(ask), Expected("left")) for ask in dropped)
+        waiting = [ask for ask in line.asks if ask not in dropped]
+        newcomers = [ask for ask in newcomers if ask not in dropped]
         if shut:
             answers.update((id(ask), Expected("unavailable")) for ask in (*waiting, *newcomers))
             waiting, newcomers = [], []
@@ -385,10 +389,6 @@ class Auditor:
 def key(start_ms: int) -> int:
     """How rows name a period: by its start, and no period at all by −1."""
     return NO_PERIOD if start_ms == ALL_TIME[0] else start_ms
-
-
-def _without(asks: list[Ask], cancelled: list[str]) -> tuple[list[Ask], list[Ask]]:
-    return [a for a in asks if a.call.id not in cancelled], [a for a in asks if a.call.id in cancelled]
 
 
 def _wait(ask: Ask, line: LineRecord, ahead: dict[str, int]) -> None:

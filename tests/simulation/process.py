@@ -222,18 +222,24 @@ class FakeProcess:
         cancelled = [op.call_id for op in operations if isinstance(op, CancelOperation)]
         newcomers = self._present([op for op in operations if isinstance(op, HoldOperation)], gone)
         waiting = self._present(line, gone)
+        dropped = [asked.ask for asked in waiting if asked.ask.call.id in cancelled]
+        for place, operation in enumerate(operations):
+            later = {op.call_id for op in operations[place:] if isinstance(op, CancelOperation)}
+            dropped += [asked.ask for asked in newcomers if asked.request is _request(operation) and asked.ask.call.id in later]
 
         for asked in (*newcomers, *waiting):
             asked.ask.known = bool(options.get("careful")) or asked.ask.call.id in own
 
         def book() -> list[PostRecord]:
             self.line.asks = [asked.ask for asked in waiting]
-            unsafe = [record for record in self.unsafe if record not in [ended.record for ended in settles]]
+            booked = [ended.record for ended in settles]
+            unsafe = [r for r in self.unsafe if r not in booked and r.call.state in ("open", "unconfirmed")]
             answers, posts = self.world.auditor.batch(
                 self.line,
                 [ended.record for ended in settles],
                 cancelled,
                 [asked.ask for asked in newcomers],
+                dropped,
                 empty=not operations,
                 shut=shut,
                 at_ms=at_ms,
@@ -284,3 +290,7 @@ class FakeProcess:
             if pending is None:
                 raise
             self.world.doubts(self, violation)
+
+
+def _request(operation: Operation) -> HoldRequest | None:
+    return operation.request if isinstance(operation, HoldOperation) else None

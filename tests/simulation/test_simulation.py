@@ -13,7 +13,7 @@ from tests.simulation.run import Broken, run
 from tests.simulation.shrink import shrink
 
 ONE = os.environ.get("TOLLGATE_SEED")
-SEEDS = int(os.environ.get("TOLLGATE_SEEDS", "48"))
+SEEDS = int(os.environ.get("TOLLGATE_SEEDS", "96"))
 GROUP = 8
 TRACE = 100_000 if os.environ.get("TOLLGATE_TRACE") else 30
 seen: Counter[str] = Counter()

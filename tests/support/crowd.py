@@ -18,6 +18,8 @@ KINDS = ("chat", "messages", "gemini", "responses")
 FIRST_LENGTH = 301
 WAIT_SECONDS = 90.0
 """A client is patient: a worker may be suspended for half a minute."""
+CALLS_PER_CONNECTION = 5
+"""Then a client opens another one, perhaps at another worker: whoever accepts first when all come at once may get nearly all."""
 PAUSE_SECONDS = 0.1
 """After a refusal, or when nobody answers the door."""
 
@@ -128,7 +130,12 @@ class Crowd:
 
     async def _client(self, client: int) -> None:
         wire: Wire | None = None
-        while not self._leaving.is_set():
+        for number in itertools.count(client):
+            if self._leaving.is_set():
+                break
+            if wire is not None and not number % CALLS_PER_CONNECTION:
+                wire.leave()
+                wire = None
             ask = self._ask(client)
             started = time.monotonic()
             try:

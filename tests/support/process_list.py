@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.support.process_tree import exists
@@ -51,6 +53,17 @@ def suspend(pid: int) -> None:
     """SIGSTOP, and wait until it stands still."""
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: _state(pid), lambda state: state.startswith("T"), 10)
+
+
+def suspend_when(pid: int, good: Callable[[], bool], tries: int = 100) -> None:
+    """SIGSTOP at a moment at which `good` says yes of the process that stands still. Raises AssertionError when there is none."""
+    for _ in range(tries):
+        suspend(pid)
+        if good():
+            return
+        resume(pid)
+        time.sleep(0.05)
+    raise AssertionError("there was no good moment to suspend the process")
 
 
 def resume(pid: int) -> None:

@@ -122,7 +122,7 @@ async def test_lists_come_whole_or_in_pages(console: Any) -> None:
         ('{"name": "a", "budget": {"max_limit": 1}}', "budget: unknown key; did you mean 'budgets'?"),
         ('{"nmae": "a"}', "nmae: unknown key; did you mean 'name'?"),
         ('{"name": 5}', "name: must be text"),
-        ('{"name": ""}', "name: String should have at least 1 character"),
+        ('{"name": ""}', "name: must have at least 1 character"),
         ('{"name": "a", "is_active": 1}', "is_active: must be true or false"),
         ('{"name": "a", "budgets": {}}', "budgets: must be a list"),
         ('{"name": "a", "budgets": [{"max_limit": -0.5, "reset_duration": "1h"}]}', "budgets[0].max_limit: must not be negative"),

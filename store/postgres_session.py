@@ -199,6 +199,8 @@ def _synced(pipeline: psycopg.Pipeline) -> Generator[Any, Any, None]:
         yield from pipeline._communicate_gen()
     finally:
         yield from pipeline._fetch_gen(flush=False)
+    if pipeline.result_queue:
+        raise psycopg.OperationalError("the connection was lost before all answers came")
 
 
 class _BoolDumper(Dumper):

@@ -1,7 +1,8 @@
 """One batch of holds and settlements inside one transaction: read in bulk, decided in memory, written in bulk."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from store.database import Connection
 from store.errors import Conflict, NotFound
@@ -36,8 +37,7 @@ _POST_TYPES = ("text", "bigint", "text", *["bigint"] * 7, *["text"] * 4)
 PostRow = tuple[str, int, str, int, int, int, int, int, int, int, str, str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class PostedRow:
+class PostedRow(NamedTuple):
     """A post that is in the books already."""
 
     kind: str
@@ -154,8 +154,9 @@ class Batch:
             if stored is None:
                 raise NotFound(f"there is no cap with the id {cap_id!r}")
             if not stored.cap.deleted:
-                balance = books.current(stored)
-                slots.append(Slot(stored, balance, stored.start_at(now_ms), stored.limit_at(now_ms) + balance.carried))
+                start_ms = stored.start_at(now_ms)
+                balance = books.at((cap_id, start_ms))
+                slots.append(Slot(stored, balance, start_ms, stored.limit_at(now_ms) + balance.carried))
         return slots
 
     def _grant(self, request: HoldRequest, slots: Sequence[Slot], verdict: Verdict, waited_ms: int) -> Granted:
@@ -274,7 +275,7 @@ class Batch:
         real_cost, real_tokens = (settlement.cost_nanos, settlement.tokens) if settlement.sent else (0, 0)
         cost_nanos, tokens = real_cost - posted.cost_nanos, real_tokens - posted.tokens
         self._append(row, CORRECTED, "adjust", cost_nanos, tokens, settlement, int(flags), parts)
-        self._posted[row.call_id] = replace(posted, corrected=True)
+        self._posted[row.call_id] = posted._replace(corrected=True)
         return Settled(row.call_id, self._states(row), over_hold=over_hold, adjusted=True)
 
     def _append(

@@ -92,8 +92,13 @@ class Books:
 
     def states(self, cap_ids: Iterable[str]) -> tuple[CapState, ...]:
         """The states of these caps in this order, without deleted or unknown ones."""
-        caps = self.caps
-        return tuple(self.state(caps[cap_id]) for cap_id in cap_ids if cap_id in caps and not caps[cap_id].cap.deleted)
+        caps, balances, now_ms = self.caps, self._balances, self.now_ms
+        states = []
+        for cap_id in cap_ids:
+            stored = caps.get(cap_id)
+            if stored is not None and not stored.cap.deleted:
+                states.append(stored.state(balances[cap_id, stored.start_at(now_ms)], now_ms))
+        return tuple(states)
 
     def flush(self) -> None:
         """Writes what has changed."""

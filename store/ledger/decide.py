@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from store.ledger.rows import Balance, StoredCap
 from store.ledger.types import HoldRequest, Unit
@@ -32,8 +33,7 @@ class Slot:
     needed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The decision. `blocking` holds the slots in the way: for REFUSE those that can never fit, for WAIT those that are held."""
 
     answer: Answer

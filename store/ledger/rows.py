@@ -88,10 +88,10 @@ class StoredCap:
 
     def state(self, balance: "Balance", now_ms: int) -> CapState:
         """The cap and the sums of its current window."""
+        raised = None if self.raised is None else self.raise_at(now_ms)
         if self._window is None:
-            return CapState(self.cap, balance.used, balance.held, balance.carried, raised=self.raise_at(now_ms))
+            return CapState(self.cap, balance.used, balance.held, balance.carried, None, None, raised)
         start_ms = self.start_at(now_ms)
-        raised = self.raise_at(now_ms)
         return CapState(self.cap, balance.used, balance.held, balance.carried, start_ms, self._end_ms, raised)
 
 

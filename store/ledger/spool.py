@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -33,7 +33,7 @@ class Spool:
         with self._mutex:
             fd = self._opened()
             start = os.lseek(fd, 0, os.SEEK_END)
-            data = b"".join(orjson.dumps(asdict(settlement)) + b"\n" for settlement in settlements)
+            data = b"".join(orjson.dumps(settlement._asdict()) + b"\n" for settlement in settlements)
             try:
                 view = memoryview(data)
                 while view:

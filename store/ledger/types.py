@@ -3,7 +3,7 @@
 What is made several times for each call is a NamedTuple: it costs a third of a frozen dataclass.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -118,8 +118,10 @@ class CallFacts:
     stream: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
+_NOBODY = CallFacts()
+
+
+class HoldRequest(NamedTuple):
     """Everything a call wants to hold, on all the caps it touches, all or none.
 
     Money: `bound_nanos` is the most the call can cost as it stands; `floor_nanos` the least worth trimming to (equal to
@@ -138,7 +140,7 @@ class HoldRequest:
     trim: bool = True
     revision: int = 0
     """Governance revision the caps were resolved against; an older one than the store's is answered `Stale`."""
-    facts: CallFacts = field(default_factory=CallFacts)
+    facts: CallFacts = _NOBODY
     waiting_bytes: int = 0
     """Memory this call keeps while it waits in line (its buffered body); the line is bounded in calls and in bytes."""
 
@@ -186,8 +188,7 @@ class Stale:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How a held call ended. `cost_nanos` and `tokens` are posted in full to every cap that was held."""
 
     call_id: str

@@ -115,7 +115,7 @@ async def _caller(
             answer = await ledger.hold(request)
             while isinstance(answer, Stale):
                 revision = answer.revision
-                answer = await ledger.hold(replace(request, revision=revision))
+                answer = await ledger.hold(request._replace(revision=revision))
             if isinstance(answer, Refused):
                 seen.refused.append(answer)
             else:

@@ -404,9 +404,10 @@ class Writer:
             # As far as the locks are enough; the rest is for the next batch.
             late: list[Operation] = []
             self._drain(late)
-            for operation in late:
-                enough = touched_caps(connection, [operation], self._own) <= locked
-                (operations if enough else self._next_batch).append(operation)
+            self._next_batch = late  # all of them, should the connection be lost while their caps are looked up
+            fitting = [operation for operation in late if touched_caps(connection, [operation], self._own) <= locked]
+            self._next_batch = [operation for operation in late if not any(operation is one for one in fitting)]
+            operations += fitting
         return books, revision
 
     def _try_hold(

@@ -405,9 +405,9 @@ class Writer:
             late: list[Operation] = []
             self._drain(late)
             self._next_batch = late  # all of them, should the connection be lost while their caps are looked up
-            fitting = [operation for operation in late if touched_caps(connection, [operation], self._own) <= locked]
-            self._next_batch = [operation for operation in late if not any(operation is one for one in fitting)]
-            operations += fitting
+            fitting = {operation for operation in late if touched_caps(connection, [operation], self._own) <= locked}
+            self._next_batch = [operation for operation in late if operation not in fitting]
+            operations += [operation for operation in late if operation in fitting]
         return books, revision
 
     def _try_hold(

@@ -116,9 +116,7 @@ def _kind(config: Any) -> str:
     return "postgres" if isinstance(config, PostgresConfig) else "sqlite"
 
 
-StoreConfig = Annotated[
-    Annotated[SqliteConfig, Tag("sqlite")] | Annotated[PostgresConfig, Tag("postgres")], Discriminator(_kind)
-]
+StoreConfig = Annotated[Annotated[SqliteConfig, Tag("sqlite")] | Annotated[PostgresConfig, Tag("postgres")], Discriminator(_kind)]
 
 
 class StoreSettings(Spec):
@@ -156,4 +154,3 @@ class LogsStoreSettings(StoreSettings):
 
     enabled: Bool = True
     retention_days: Annotated[Int, Field(ge=1)] | None = None
-

@@ -333,7 +333,7 @@ def test_sigterm_lets_calls_finish_and_nobody_in(tmp_path_factory: pytest.TempPa
         assert sorted(post.cost_nanos for post in books.posts(app_dir)) == sorted(line["cost_nanos"] for line in bill["lines"])
         assert not [post for post in books.posts(app_dir) if post.estimated or post.unconfirmed]
         rows = gateway.log_rows()
-        assert {row["id"] for row in rows} == {post.call_id for post in books.posts(app_dir)}, rows
+        assert {row["id"] for row in rows if row["cost_nanos"]} == {post.call_id for post in books.posts(app_dir)}, rows
         assert "Traceback" not in gateway.log()
 
         gateway.restart()

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# What helpers of the tests assert counts under `python -O` too; it must be said before they are loaded.
+pytest.register_assert_rewrite("tests.support", "tests.simulation", "tests.store", "tests.live", "tests.addons")
+
+# ruff: noqa: E402
 from store.clock import Clock
 from store.database import Database
 from store.sqlite import SqliteDatabase

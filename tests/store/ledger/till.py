@@ -64,7 +64,8 @@ class Till:
 
     def spend(self, call_id: str, caps: str, cost: int) -> None:
         """A whole call."""
-        assert isinstance(self.hold(call_id, caps, cost), Granted)
+        answer = self.hold(call_id, caps, cost)
+        assert isinstance(answer, Granted), answer
         self.settle(call_id, cost)
 
     def lose(self, call_id: str) -> None:
@@ -72,7 +73,8 @@ class Till:
         with self.database.write() as connection:
             batch = self._batch(connection)
             batch.prepare([], [call_id])
-            assert batch.post_unconfirmed(call_id, "the gateway died")
+            posted = batch.post_unconfirmed(call_id, "the gateway died")
+            assert posted
             batch.flush()
 
     def state(self, cap_id: str) -> CapState:

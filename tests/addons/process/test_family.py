@@ -83,7 +83,8 @@ def test_a_restarted_child_that_never_gets_ready_is_replaced(stage: Stage) -> No
 
 
 def test_a_child_that_closes_its_output_and_lives_on_is_of_no_use(stage: Stage) -> None:
-    stage.play("worker", "n = earlier('started')\nprint('ready', flush=True)\nif n == 1:\n    os.close(1)\ntold.wait()\n")
+    slow = "n = earlier('started')\nprint('ready', flush=True)\n"  # ready is noticed first, then the silence
+    stage.play("worker", slow + "if n == 1:\n    __import__('time').sleep(0.5)\n    os.close(1)\ntold.wait()\n")
     process = stage.ready(*QUICK[1:])
     first, _ = eventually(lambda: stage.events("worker", "started"), lambda found: len(found) == 2, 15)
     assert not exists(first["pid"])

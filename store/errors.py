@@ -13,6 +13,10 @@ class Conflict(UserError):
     """The thing already exists, or was changed by somebody else meanwhile."""
 
 
+class PreconditionFailed(UserError):
+    """The thing is not what the editor saw any more: read it again, then change it."""
+
+
 class NotFound(UserError):
     """No such thing."""
 

@@ -1,9 +1,19 @@
-"""peewee tables of the governance: providers, virtual keys, teams, customers, run credentials. Tables and nothing else.
+"""peewee tables of the governance: providers, keys, teams, customers, model configs, rules, prices, prompts, audit. Nothing else.
 
 The caps of all of them are the ledger's (`store/models.py`), joined by scope and scope id.
 """
 
-from peewee import BigIntegerField, BooleanField, FloatField, ForeignKeyField, IntegerField, Model, TextField
+from peewee import (
+    AutoField,
+    BigIntegerField,
+    BooleanField,
+    CompositeKey,
+    FloatField,
+    ForeignKeyField,
+    IntegerField,
+    Model,
+    TextField,
+)
 
 
 class ProviderRow(Model):
@@ -69,7 +79,7 @@ class TeamRow(Model):
 
 
 class VirtualKeyRow(Model):
-    """A virtual key. `value` is null when only the hash is kept."""
+    """A virtual key. `value` is null when only the hash is kept. `previous_hash` opens the door until `previous_until_ms`."""
 
     id = TextField(primary_key=True)
     name = TextField(unique=True)
@@ -84,6 +94,8 @@ class VirtualKeyRow(Model):
     calendar_aligned = BooleanField()
     created_ms = BigIntegerField()
     updated_ms = BigIntegerField()
+    previous_hash = TextField(null=True)
+    previous_until_ms = BigIntegerField(null=True)
 
     class Meta:
         table_name = "virtual_keys"
@@ -121,6 +133,113 @@ class RunCredentialRow(Model):
         table_name = "run_credentials"
 
 
+class ModelConfigRow(Model):
+    """Whom caps on a model bind: all calls (`global`) or those of one virtual key; `provider` and `scope_id` are empty for any."""
+
+    id = TextField(primary_key=True)
+    model_name = TextField()
+    provider = TextField()
+    scope = TextField()
+    scope_id = TextField()
+    calendar_aligned = BooleanField()
+    created_ms = BigIntegerField()
+    updated_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "model_configs"
+        indexes = ((("scope", "scope_id", "model_name", "provider"), True),)
+
+
+class RoutingRuleRow(Model):
+    """A rule that chooses provider and model. `targets`, `fallbacks` and `query` are JSON."""
+
+    id = TextField(primary_key=True)
+    name = TextField()
+    description = TextField()
+    enabled = BooleanField()
+    chain_rule = BooleanField()
+    cel_expression = TextField()
+    targets = TextField()
+    fallbacks = TextField()
+    scope = TextField()
+    scope_id = TextField()
+    query = TextField()
+    priority = IntegerField()
+    created_ms = BigIntegerField()
+    updated_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "routing_rules"
+        indexes = ((("scope", "scope_id", "name"), True),)
+
+
+class PricingOverrideRow(Model):
+    """Prices of one's own. `request_types` and `patch` are JSON; ids that do not apply are empty."""
+
+    id = TextField(primary_key=True)
+    name = TextField()
+    scope_kind = TextField()
+    virtual_key_id = TextField()
+    provider_id = TextField()
+    provider_key_id = TextField()
+    match_type = TextField()
+    pattern = TextField()
+    request_types = TextField()
+    patch = TextField()
+    created_ms = BigIntegerField()
+    updated_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "pricing_overrides"
+
+
+class PromptRow(Model):
+    """A named text; its versions are rows of their own."""
+
+    id = TextField(primary_key=True)
+    name = TextField(unique=True)
+    description = TextField()
+    created_ms = BigIntegerField()
+    updated_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "prompts"
+
+
+class PromptVersionRow(Model):
+    """One version of a prompt; never changed."""
+
+    prompt = ForeignKeyField(PromptRow, column_name="prompt_id", on_delete="CASCADE")
+    version = IntegerField()
+    text = TextField()
+    note = TextField()
+    created_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "prompt_versions"
+        primary_key = CompositeKey("prompt", "version")
+
+
+class AuditRow(Model):
+    """Who changed what, from where, before and after (JSON documents without secrets). Only ever added to."""
+
+    sequence = AutoField()
+    at_ms = BigIntegerField()
+    actor = TextField()
+    method = TextField()
+    address = TextField()
+    action = TextField()
+    kind = TextField()
+    entity_id = TextField()
+    entity_name = TextField()
+    before = TextField(null=True)
+    after = TextField(null=True)
+    reason = TextField()
+
+    class Meta:
+        table_name = "audit"
+
+
 class ConfigMetaRow(Model):
     """Single facts about the configuration, such as the salt of its encryption."""
 
@@ -139,5 +258,11 @@ GOVERNANCE_TABLES = (
     VirtualKeyRow,
     ProviderConfigRow,
     RunCredentialRow,
+    ModelConfigRow,
+    RoutingRuleRow,
+    PricingOverrideRow,
+    PromptRow,
+    PromptVersionRow,
+    AuditRow,
     ConfigMetaRow,
 )

@@ -211,6 +211,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "store/config_store/change_keys.py", "store/config_store/change_providers.py", "store/config_store/change_runs.py",
         "store/config_store/make_caps.py", "store/config_store/rows.py", "store/config_store/store.py",
     ),
+    "store/config_store/test_documents.py": ("store/config_store/edits.py",),
     "store/config_store/test_secrets.py": (
         "store/config_store/keys.py", "store/config_store/protect.py", "store/config_store/secret_text.py",
         "store/config_store/vault.py",
@@ -254,6 +255,7 @@ NO_TEST: dict[str, str] = {
     "store/migrations/m0002_governance.py": "as the one before it; tests/store/config_store/test_governance_tables.py compares",
     "store/migrations/m0003_nodes.py": "as the first one; tests/store/test_database.py compares it with store/models.py",
     "store/migrations/m0004_raises.py": "as the first one; tests/store/test_database.py compares it with store/models.py",
+    "store/migrations/m0005_governance_whole.py": "as the second one",
     "store/prices/data/make_limits.py": "makes vendored data from a download; tests/store/prices/test_limits.py has the result",
 }
 

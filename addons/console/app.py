@@ -25,7 +25,7 @@ from addons.console.auth import Gatekeeper, check_open_console
 from addons.console.context import ConsoleContext
 from addons.console.handler import SECURITY_HEADERS, ConsoleHandler, NotFoundHandler
 from addons.console.origin import HostRules
-from store.ledger.types import Scope
+from addons.console.routes import Route
 
 STATIC_DIR = Path(__file__).with_name("static")
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -74,48 +74,30 @@ class AssetHandler(StaticFileHandler):
         self.finish(f"{status_code}\n")
 
 
+API_ROUTES: tuple[Route, ...] = (
+    *system.ROUTES,
+    *session.ROUTES,
+    *virtual_keys.ROUTES,
+    *budgets.ROUTES,
+    *overrides.ROUTES,
+    *unconfirmed.ROUTES,
+    *rate_limits.ROUTES,
+    *groups.ROUTES,
+    *runs.ROUTES,
+    *providers.ROUTES,
+    *logs.ROUTES,
+)
+"""Every address of the API; where two match, the first answers. The OpenAPI description is made of it."""
+
+
 def make_app(context: ConsoleContext) -> Application:
     """The application. Raises SettingsError when the login is switched off although others can reach the console."""
     check_open_console(context.settings, context.host)
-    governance = "/api/governance"
-    team, customer = {"scope": Scope.TEAM}, {"scope": Scope.CUSTOMER}
     return Application(
         [
             (r"/", IndexHandler),
             (r"/static/(.+)", AssetHandler, {"path": str(STATIC_DIR)}),
-            (r"/health(?:/readiness)?", system.HealthHandler),
-            (r"/metrics", system.MetricsHandler),
-            (r"/api/version", system.VersionHandler),
-            (r"/api/config", system.ConfigHandler),
-            (r"/api/session/login", session.LoginHandler),
-            (r"/api/session/logout", session.LogoutHandler),
-            (r"/api/session/is-auth-enabled", session.AuthStateHandler),
-            (rf"{governance}/virtual-keys", virtual_keys.VirtualKeysHandler),
-            (rf"{governance}/virtual-keys/quota", virtual_keys.QuotaHandler),
-            (rf"{governance}/virtual-keys/rotate", virtual_keys.RotateKeysHandler),
-            (rf"{governance}/virtual-keys/([^/]+)/rotate", virtual_keys.RotateKeyHandler),
-            (rf"{governance}/virtual-keys/([^/]+)", virtual_keys.VirtualKeyHandler),
-            (rf"{governance}/budgets", budgets.BudgetsHandler),
-            (rf"{governance}/budgets/([^/]+)/reset", budgets.ResetHandler),
-            (rf"{governance}/budgets/([^/]+)/topup", budgets.TopUpHandler),
-            (rf"{governance}/budgets/([^/]+)/override", overrides.OverrideHandler),
-            (rf"{governance}/unconfirmed", unconfirmed.UnconfirmedHandler),
-            (rf"{governance}/unconfirmed/([^/]+)/confirm", unconfirmed.ConfirmHandler),
-            (rf"{governance}/budgets/([^/]+)", budgets.BudgetHandler),
-            (rf"{governance}/rate-limits", rate_limits.RateLimitsHandler),
-            (rf"{governance}/teams", groups.GroupsHandler, team),
-            (rf"{governance}/teams/([^/]+)", groups.GroupHandler, team),
-            (rf"{governance}/customers", groups.GroupsHandler, customer),
-            (rf"{governance}/customers/([^/]+)", groups.GroupHandler, customer),
-            (rf"{governance}/runs", runs.RunsHandler),
-            (rf"{governance}/runs/([^/]+)", runs.RunHandler),
-            (r"/api/providers", providers.ProvidersHandler),
-            (r"/api/providers/([^/]+)", providers.ProviderHandler),
-            (r"/api/providers/([^/]+)/keys", providers.ProviderKeysHandler),
-            (r"/api/providers/([^/]+)/keys/([^/]+)", providers.ProviderKeyHandler),
-            (r"/api/keys", providers.AllKeysHandler),
-            (r"/api/logs", logs.LogsHandler),
-            (r"/api/logs/([^/]+)", logs.LogHandler),
+            *(route.rule() for route in API_ROUTES),
         ],
         default_handler_class=NotFoundHandler,
         context=context,

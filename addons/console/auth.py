@@ -163,6 +163,11 @@ class Gatekeeper:
             return "none"
         return "password" if self._user is not None else "token"
 
+    @property
+    def user_name(self) -> str:
+        """Whom people sign in as; nobody without `auth_config`."""
+        return self._user or ""
+
     def link_token_ok(self, token: str) -> bool:
         """Whether a `?token=` link opens the console; with a user and a password set it does not.
 

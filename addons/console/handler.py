@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,10 +13,13 @@ from tornado.web import Application, HTTPError, MissingArgumentError, RequestHan
 from addons.console.auth import Gatekeeper, Method, Throttled
 from addons.console.context import ConsoleContext
 from addons.console.origin import HostRules
+from store.config_store.documents import document, entity_tag
+from store.config_store.edits import Actor
 from store.config_store.fields import loads_exact
 from store.config_store.json_text import dumps
 from store.config_store.problems import join_problems, problems
-from store.errors import Conflict, NotFound, StoreUnavailable, UserError
+from store.config_store.store import ConfigStore
+from store.errors import Conflict, NotFound, PreconditionFailed, StoreUnavailable, UserError
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +98,36 @@ class ConsoleHandler(RequestHandler):
         )
         return session
 
+    @property
+    def store(self) -> ConfigStore:
+        """The store to make changes with: the audit log names this caller, and `If-Match` must hold."""
+        return replace(self.context.store, actor=self._actor(), if_match=self.request.headers.get("If-Match") or None)
+
+    def _actor(self) -> Actor:
+        gate = self.gatekeeper
+        name = {"none": "anybody", "token": "admin token", "password": gate.user_name}[gate.auth_type]
+        agent = self.request.headers.get("User-Agent", "")
+        method = "command line" if self.method == "bearer" and agent.startswith("tollgate/") else (self.method or "open")
+        return Actor(name, method, self.client_address)
+
     async def on_thread[Answer](self, work: Callable[..., Answer], *args: Any) -> Answer:
         """Runs what touches a database off the loop."""
         return await asyncio.get_running_loop().run_in_executor(self.context.executor, work, *args)
+
+    def query_as[Query: BaseModel](self, model: type[Query]) -> Query:
+        """The query parameters as a model; of a doubled one the last counts. Raises UserError naming the nearest known one."""
+        given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        try:
+            return model.model_validate(given)
+        except ValidationError as error:
+            raise UserError(join_problems(problems(model, error)).replace("unknown key;", "unknown parameter;")) from None
+
+    def tag(self, kind: str, entity_id: str) -> None:
+        """Sets `ETag`: send it back as `If-Match` and an edit of what somebody else has changed meanwhile is a 412. Blocks."""
+        with self.context.store.reading() as (connection, ledger):
+            made = document(connection, ledger, kind, entity_id)
+        if made is not None:
+            self.set_header("ETag", entity_tag(made))
 
     def body_as[Body: BaseModel](self, model: type[Body]) -> Body:
         """The request's JSON as a model. Raises UserError naming paths and the nearest known keys."""
@@ -172,7 +203,14 @@ def error_envelope(status: int, message: str) -> dict[str, Any]:
 
 
 def _status_of(status: int, fault: BaseException | None) -> tuple[int, str]:
-    for kind, code in ((NotFound, 404), (Conflict, 409), (Throttled, 429), (UserError, 400), (StoreUnavailable, 503)):
+    for kind, code in (
+        (NotFound, 404),
+        (PreconditionFailed, 412),
+        (Conflict, 409),
+        (Throttled, 429),
+        (UserError, 400),
+        (StoreUnavailable, 503),
+    ):
         if isinstance(fault, kind):
             return code, str(fault)
     if isinstance(fault, MissingArgumentError):
@@ -186,6 +224,14 @@ def _status_of(status: int, fault: BaseException | None) -> tuple[int, str]:
     return 500, "the console failed to answer; its log says why"
 
 
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (NotFound, 404),
+    (PreconditionFailed, 412),
+    (Conflict, 409),
+    (Throttled, 429),
+    (UserError, 400),
+    (StoreUnavailable, 503),
+)
 _REASONS = {
     400: "the request cannot be read",
     404: "there is nothing at this address",

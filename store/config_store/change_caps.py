@@ -62,8 +62,10 @@ def reset_money(connection: Connection, scope: Scope, scope_id: str, reason: str
 
 def create_budget(store: ConfigStore, spec: BudgetRowSpec) -> Cap:
     """A budget on its own, attached to whom it names. Raises UserError, NotFound, Conflict."""
-    with store.changing() as connection:
-        return insert_budget(store, connection, spec)
+    with store.editing("create", "budget") as edit:
+        cap = insert_budget(store, edit.connection, spec)
+        edit.id = cap.id
+        return cap
 
 
 def insert_budget(store: ConfigStore, connection: Connection, spec: BudgetRowSpec) -> Cap:
@@ -87,7 +89,8 @@ def insert_budget(store: ConfigStore, connection: Connection, spec: BudgetRowSpe
 
 def update_budget(store: ConfigStore, cap_id: str, patch: BudgetPatch) -> Cap:
     """Change a budget; what was spent stays. Raises NotFound, UserError, Conflict."""
-    with store.changing() as connection:
+    with store.editing("update", "budget", cap_id, reason=patch.reason) as edit:
+        connection = edit.connection
         before = find_budget(connection, cap_id)
         window = patch.reset_duration if patch.given("reset_duration") else before.window
         owner = Owner(before.scope, before.scope_id, before.scope_name)
@@ -114,16 +117,16 @@ def update_budget(store: ConfigStore, cap_id: str, patch: BudgetPatch) -> Cap:
 
 def delete_budget(store: ConfigStore, cap_id: str) -> None:
     """Delete a budget. Raises NotFound."""
-    with store.changing() as connection:
-        find_budget(connection, cap_id)
-        delete_cap(connection, cap_id)
+    with store.editing("delete", "budget", cap_id) as edit:
+        find_budget(edit.connection, cap_id)
+        delete_cap(edit.connection, cap_id)
 
 
 def reset_budget(store: ConfigStore, cap_id: str, reason: str) -> None:
     """Start a budget at nothing spent, by a row with a reason; holds in flight stay. Raises NotFound."""
-    with store.spending() as connection:
-        find_budget(connection, cap_id)
-        reset_cap(connection, cap_id, reason or "reset by hand")
+    with store.editing("reset", "budget", cap_id, reason=reason, spending=True) as edit:
+        find_budget(edit.connection, cap_id)
+        reset_cap(edit.connection, cap_id, reason or "reset by hand")
 
 
 def top_up_budget(store: ConfigStore, cap_id: str, amount_nanos: int, reason: str) -> None:
@@ -133,7 +136,8 @@ def top_up_budget(store: ConfigStore, cap_id: str, amount_nanos: int, reason: st
     """
     if amount_nanos <= 0:
         raise UserError("amount: must be more than nothing, such as 5.00")
-    with store.spending() as connection:
+    with store.editing("topup", "budget", cap_id, reason=reason, spending=True) as edit:
+        connection = edit.connection
         budget = find_budget(connection, cap_id)
         if budget.window is None and store.file_only and budget.scope is not Scope.RUN:
             raise Conflict(f"{CHANGE_THE_FILE} (max_limit of {budget.name!r})")

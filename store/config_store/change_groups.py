@@ -20,14 +20,18 @@ _SCOPE: dict[GroupKind, Scope] = {"team": Scope.TEAM, "customer": Scope.CUSTOMER
 
 def create_team(store: ConfigStore, spec: TeamSpec) -> GroupRecord:
     """Make a team. Raises UserError, Conflict."""
-    with store.changing() as connection:
-        return put_team(store, connection, spec, before=None, path="")
+    with store.editing("create", "team") as edit:
+        record = put_team(store, edit.connection, spec, before=None, path="")
+        edit.id = record.id
+        return record
 
 
 def create_customer(store: ConfigStore, spec: CustomerSpec) -> GroupRecord:
     """Make a customer. Raises UserError, Conflict."""
-    with store.changing() as connection:
-        return put_customer(store, connection, spec, before=None, path="")
+    with store.editing("create", "customer") as edit:
+        record = put_customer(store, edit.connection, spec, before=None, path="")
+        edit.id = record.id
+        return record
 
 
 def update_team(store: ConfigStore, team_id: str, patch: GroupPatch) -> GroupRecord:
@@ -95,7 +99,8 @@ def _put(
 
 
 def _update(store: ConfigStore, kind: GroupKind, group_id: str, patch: GroupPatch) -> GroupRecord:
-    with store.changing() as connection:
+    with store.editing("update", kind, group_id) as edit:
+        connection = edit.connection
         before = _get(connection, kind, group_id)
         after = replace(
             before,
@@ -121,7 +126,8 @@ def _update(store: ConfigStore, kind: GroupKind, group_id: str, patch: GroupPatc
 
 
 def _delete(store: ConfigStore, kind: GroupKind, group_id: str) -> None:
-    with store.changing() as connection:
+    with store.editing("delete", kind, group_id) as edit:
+        connection = edit.connection
         record = _get(connection, kind, group_id)
         drop_caps(connection, _SCOPE[kind], record.id)
         for table in ("virtual_keys",) if kind == "team" else ("virtual_keys", "teams"):

@@ -26,8 +26,10 @@ def create_virtual_key(store: ConfigStore, spec: VirtualKeySpec) -> VirtualKeyRe
     """
     if spec.expires_at_ms is not None and spec.expires_at_ms <= store.clock.now_ms():
         raise UserError("expires_at: is in the past; give a time to come")
-    with store.changing() as connection:
-        return insert_virtual_key(store, connection, spec, value=_literal_value(spec))
+    with store.editing("create", "virtual_key") as edit:
+        record = insert_virtual_key(store, edit.connection, spec, value=_literal_value(spec))
+        edit.id = record.id
+        return record
 
 
 def insert_virtual_key(
@@ -64,8 +66,8 @@ def insert_virtual_key(
 
 def update_virtual_key(store: ConfigStore, key_id: str, patch: VirtualKeyPatch) -> VirtualKeyRecord:
     """Change a virtual key; what was spent stays unless `reset_budget_usage`. Raises NotFound, UserError, Conflict."""
-    with store.changing() as connection:
-        return patch_virtual_key(store, connection, key_id, patch)
+    with store.editing("update", "virtual_key", key_id) as edit:
+        return patch_virtual_key(store, edit.connection, key_id, patch)
 
 
 def patch_virtual_key(store: ConfigStore, connection: Connection, key_id: str, patch: VirtualKeyPatch) -> VirtualKeyRecord:
@@ -101,7 +103,8 @@ def patch_virtual_key(store: ConfigStore, connection: Connection, key_id: str, p
 
 def rotate_virtual_key(store: ConfigStore, key_id: str) -> VirtualKeyRecord:
     """Give a virtual key a new value; the old one stops at once. The record carries the new value. Raises NotFound."""
-    with store.changing() as connection:
+    with store.editing("rotate", "virtual_key", key_id) as edit:
+        connection = edit.connection
         before = _key(connection, key_id)
         value = new_key_value(store.entropy)
         after = replace(
@@ -117,8 +120,8 @@ def rotate_virtual_key(store: ConfigStore, key_id: str) -> VirtualKeyRecord:
 
 def delete_virtual_key(store: ConfigStore, key_id: str) -> None:
     """Delete a virtual key with its provider configs, run credentials and caps. Raises NotFound."""
-    with store.changing() as connection:
-        remove_virtual_key(connection, _key(connection, key_id))
+    with store.editing("delete", "virtual_key", key_id) as edit:
+        remove_virtual_key(edit.connection, _key(edit.connection, key_id))
 
 
 def remove_virtual_key(connection: Connection, record: VirtualKeyRecord) -> None:

@@ -45,10 +45,11 @@ class ProviderKeyPatch(Spec):
 
 def create_provider(store: ConfigStore, name: str, spec: ProviderSpec) -> ProviderRecord:
     """Configure a provider with its keys. Raises Conflict, UserError."""
-    with store.changing() as connection:
-        if read.provider(connection, name) is not None:
+    with store.editing("create", "provider") as edit:
+        if read.provider(edit.connection, name) is not None:
             raise Conflict(f"the provider {name!r} is already configured; change it instead")
-        return put_provider(store, connection, name, spec, path="")
+        edit.id = name
+        return put_provider(store, edit.connection, name, spec, path="")
 
 
 def put_provider(store: ConfigStore, connection: Connection, name: str, spec: ProviderSpec, *, path: str) -> ProviderRecord:
@@ -79,7 +80,8 @@ def put_provider(store: ConfigStore, connection: Connection, name: str, spec: Pr
 
 def update_provider(store: ConfigStore, name: str, patch: ProviderPatch) -> ProviderRecord:
     """Change a provider; a built-in one that was not configured yet becomes so. Raises NotFound, UserError."""
-    with store.changing() as connection:
+    with store.editing("update", "provider", name) as edit:
+        connection = edit.connection
         before = read.provider(connection, name)
         now_ms = store.clock.now_ms()
         if before is None:
@@ -106,7 +108,8 @@ def update_provider(store: ConfigStore, name: str, patch: ProviderPatch) -> Prov
 
 def delete_provider(store: ConfigStore, name: str) -> ProviderRecord:
     """Forget a provider with its keys and its deployment-wide caps. Raises NotFound."""
-    with store.changing() as connection:
+    with store.editing("delete", "provider", name) as edit:
+        connection = edit.connection
         record = _get(connection, name)
         drop_caps(connection, Scope.PROVIDER, name)
         connection.execute("DELETE FROM provider_keys WHERE provider = ?", (name,))
@@ -116,7 +119,8 @@ def delete_provider(store: ConfigStore, name: str) -> ProviderRecord:
 
 def create_provider_key(store: ConfigStore, provider: str, spec: ProviderKeySpec) -> ProviderKeyRecord:
     """Add a credential; a built-in provider that was not configured yet becomes so. Raises NotFound, Conflict, UserError."""
-    with store.changing() as connection:
+    with store.editing("update", "provider", provider) as edit:
+        connection = edit.connection
         if read.provider(connection, provider) is None:
             if provider not in store.builtin:
                 raise NotFound(f"there is no provider {provider!r}")
@@ -129,7 +133,8 @@ def create_provider_key(store: ConfigStore, provider: str, spec: ProviderKeySpec
 
 def update_provider_key(store: ConfigStore, provider: str, key_id: str, patch: ProviderKeyPatch) -> ProviderKeyRecord:
     """Change a credential; without a new value the old one stays. Raises NotFound, Conflict, UserError."""
-    with store.changing() as connection:
+    with store.editing("update", "provider", provider) as edit:
+        connection = edit.connection
         before = _key(connection, provider, key_id)
         if patch.name and patch.name != before.name and any(k.name == patch.name for k in _get(connection, provider).keys):
             raise Conflict(f"{provider} already has a key named {patch.name!r}; choose another name")
@@ -149,7 +154,8 @@ def update_provider_key(store: ConfigStore, provider: str, key_id: str, patch: P
 
 def delete_provider_key(store: ConfigStore, provider: str, key_id: str) -> ProviderKeyRecord:
     """Forget a credential. Raises NotFound."""
-    with store.changing() as connection:
+    with store.editing("update", "provider", provider) as edit:
+        connection = edit.connection
         record = _key(connection, provider, key_id)
         connection.execute("DELETE FROM provider_keys WHERE id = ?", (record.id,))
         return record

@@ -24,7 +24,8 @@ def raise_budget(
     """
     if (until_ms is None) == (for_ms is None):
         raise UserError("until: say until when the limit is raised, or for how long with duration")
-    with store.spending() as connection:
+    with store.editing("raise", "budget", cap_id, reason=reason, spending=True) as edit:
+        connection = edit.connection
         find_budget(connection, cap_id)
         ends_ms = until_ms if until_ms is not None else connection.now_ms() + (for_ms or 0)
         try:
@@ -35,9 +36,9 @@ def raise_budget(
 
 def unraise_budget(store: ConfigStore, cap_id: str, reason: str) -> None:
     """Take a raise back before its time; what was granted stays granted. Raises NotFound when there is none."""
-    with store.spending() as connection:
-        find_budget(connection, cap_id)
-        end_raise(connection, cap_id, reason or "taken back by hand")
+    with store.editing("unraise", "budget", cap_id, reason=reason, spending=True) as edit:
+        find_budget(edit.connection, cap_id)
+        end_raise(edit.connection, cap_id, reason or "taken back by hand")
 
 
 def confirm_call(store: ConfigStore, call_id: str, cost_nanos: int | None, tokens: int | None, reason: str) -> None:

@@ -9,9 +9,12 @@ from typing import Any, Literal
 from store.config_store import rows
 from store.config_store.records import (
     GroupRecord,
+    ModelConfigRecord,
+    PricingOverrideRecord,
     ProviderConfigRecord,
     ProviderKeyRecord,
     ProviderRecord,
+    RoutingRuleRecord,
     RunRecord,
     VirtualKeyRecord,
 )
@@ -49,6 +52,9 @@ class Governance:
     customers: tuple[GroupRecord, ...]
     runs: tuple[RunRecord, ...]
     caps: dict[ScopeKey, tuple[Cap, ...]]
+    model_configs: tuple[ModelConfigRecord, ...] = ()
+    routing_rules: tuple[RoutingRuleRecord, ...] = ()
+    pricing_overrides: tuple[PricingOverrideRecord, ...] = ()
 
 
 def load_governance(connection: Connection, *, now_ms: int, ledger: Connection | None = None) -> Governance:
@@ -61,6 +67,9 @@ def load_governance(connection: Connection, *, now_ms: int, ledger: Connection |
         customers=customers(connection),
         runs=runs(ledger, now_ms=now_ms),
         caps=caps_by_scope(ledger),
+        model_configs=model_configs(connection),
+        routing_rules=routing_rules(connection),
+        pricing_overrides=pricing_overrides(connection),
     )
 
 
@@ -159,6 +168,24 @@ def team(connection: Connection, id_or_name: str) -> GroupRecord | None:
 def customer(connection: Connection, id_or_name: str) -> GroupRecord | None:
     """One customer; an id goes before an equal name."""
     return _named(customers(connection), id_or_name)
+
+
+def model_configs(connection: Connection) -> tuple[ModelConfigRecord, ...]:
+    """Every model config, in the order of their making."""
+    found = connection.execute(f"SELECT {rows.MODEL_CONFIG} FROM model_configs ORDER BY created_ms, id")
+    return tuple(rows.model_config_record(row) for row in found)
+
+
+def routing_rules(connection: Connection) -> tuple[RoutingRuleRecord, ...]:
+    """Every routing rule, in the order in which they are asked."""
+    found = connection.execute(f"SELECT {rows.ROUTING_RULE} FROM routing_rules ORDER BY priority, created_ms, id")
+    return tuple(rows.routing_rule_record(row) for row in found)
+
+
+def pricing_overrides(connection: Connection) -> tuple[PricingOverrideRecord, ...]:
+    """Every price of one's own, in the order of their making."""
+    found = connection.execute(f"SELECT {rows.PRICING_OVERRIDE} FROM pricing_overrides ORDER BY created_ms, id")
+    return tuple(rows.pricing_override_record(row) for row in found)
 
 
 def keys_per_group(connection: Connection, column: Literal["team_id", "customer_id"]) -> dict[str, int]:

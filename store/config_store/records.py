@@ -1,6 +1,7 @@
 """Rows of the governance tables as frozen values: what `read` returns and the API shows."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from store.config_store.snapshot import ANY
 
@@ -67,6 +68,9 @@ class VirtualKeyRecord:
     calendar_aligned: bool = False
     created_ms: int = 0
     updated_ms: int = 0
+    previous_hash: str | None = field(default=None, repr=False)
+    """Of the value before the last rotation, while it still opens the door."""
+    previous_until_ms: int | None = None
     provider_configs: tuple[ProviderConfigRecord, ...] = ()
 
 
@@ -78,6 +82,71 @@ class GroupRecord:
     name: str
     customer_id: str | None = None
     calendar_aligned: bool = False
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfigRecord:
+    """Whom caps on a model bind. `model_name` may hold `*`; `provider` None: at any; `scope_id` None: every caller."""
+
+    id: str
+    model_name: str
+    provider: str | None = None
+    scope: Literal["global", "virtual_key"] = "global"
+    scope_id: str | None = None
+    """The virtual key's id, with scope `virtual_key`."""
+    calendar_aligned: bool = False
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTarget:
+    """Where a routing rule sends a call; None: as the caller asked. `weight` is this target's share of 1."""
+
+    provider: str | None = None
+    model: str | None = None
+    key_id: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRuleRecord:
+    """A rule that chooses provider and model of the calls its expression holds for; lower `priority` is asked first."""
+
+    id: str
+    name: str
+    cel_expression: str
+    targets: tuple[RoutingTarget, ...]
+    description: str = ""
+    enabled: bool = True
+    chain_rule: bool = False
+    fallbacks: tuple[str, ...] = ()
+    """`provider/model` or `provider`, tried in this order after the targets."""
+    scope: Literal["global", "team", "customer", "virtual_key"] = "global"
+    scope_id: str | None = None
+    query: str = "{}"
+    """The builder's own picture of the expression (JSON), kept for dashboards and never read here."""
+    priority: int = 0
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PricingOverrideRecord:
+    """Prices of one's own for models, narrowed to a virtual key, a provider or one of its keys. `patch`: field → USD as text."""
+
+    id: str
+    name: str
+    scope_kind: str
+    match_type: Literal["exact", "wildcard"]
+    pattern: str
+    request_types: tuple[str, ...]
+    patch: tuple[tuple[str, str], ...]
+    virtual_key_id: str | None = None
+    provider_id: str | None = None
+    provider_key_id: str | None = None
     created_ms: int = 0
     updated_ms: int = 0
 

@@ -6,9 +6,13 @@ from typing import Any
 
 from store.config_store.records import (
     GroupRecord,
+    ModelConfigRecord,
+    PricingOverrideRecord,
     ProviderConfigRecord,
     ProviderKeyRecord,
     ProviderRecord,
+    RoutingRuleRecord,
+    RoutingTarget,
     RunRecord,
     VirtualKeyRecord,
 )
@@ -19,11 +23,20 @@ PROVIDER_KEY = (
 )
 VIRTUAL_KEY = (
     "id, name, value, value_hash, hint, description, is_active, expires_at_ms, team_id, customer_id, calendar_aligned, "
-    "created_ms, updated_ms"
+    "created_ms, updated_ms, previous_hash, previous_until_ms"
 )
 PROVIDER_CONFIG = "id, virtual_key_id, provider, weight, allowed_models, blacklisted_models, key_ids, calendar_aligned"
 TEAM = "id, name, customer_id, calendar_aligned, created_ms, updated_ms"
 CUSTOMER = "id, name, NULL, calendar_aligned, created_ms, updated_ms"
+MODEL_CONFIG = "id, model_name, provider, scope, scope_id, calendar_aligned, created_ms, updated_ms"
+ROUTING_RULE = (
+    "id, name, cel_expression, targets, description, enabled, chain_rule, fallbacks, scope, scope_id, query, priority, "
+    "created_ms, updated_ms"
+)
+PRICING_OVERRIDE = (
+    "id, name, scope_kind, match_type, pattern, request_types, patch, virtual_key_id, provider_id, provider_key_id, "
+    "created_ms, updated_ms"
+)
 RUN = "id, virtual_key_id, value_hash, hint, budget_nanos, created_ms, expires_at_ms"
 
 _KNOWN_LISTS: dict[str, tuple[str, ...]] = {"[]": (), '["*"]': ("*",)}
@@ -57,7 +70,7 @@ def virtual_key_record(row: Sequence[Any], configs: tuple[ProviderConfigRecord, 
     """From columns VIRTUAL_KEY."""
     return VirtualKeyRecord(
         row[0], row[1], row[2], row[3], row[4], row[5], bool(row[6]), row[7], row[8], row[9], bool(row[10]), row[11], row[12],
-        configs,
+        row[13], row[14], configs,
     )  # fmt: skip
 
 
@@ -74,3 +87,26 @@ def group_record(row: Sequence[Any]) -> GroupRecord:
 def run_record(row: Sequence[Any]) -> RunRecord:
     """From columns RUN."""
     return RunRecord(*row)
+
+
+def model_config_record(row: Sequence[Any]) -> ModelConfigRecord:
+    """From columns MODEL_CONFIG."""
+    return ModelConfigRecord(row[0], row[1], row[2] or None, row[3], row[4] or None, bool(row[5]), row[6], row[7])
+
+
+def routing_rule_record(row: Sequence[Any]) -> RoutingRuleRecord:
+    """From columns ROUTING_RULE."""
+    targets = tuple(RoutingTarget(**target) for target in json.loads(row[3]))
+    return RoutingRuleRecord(
+        row[0], row[1], row[2], targets, row[4], bool(row[5]), bool(row[6]), names_of(row[7]), row[8], row[9] or None, row[10],
+        row[11], row[12], row[13],
+    )  # fmt: skip
+
+
+def pricing_override_record(row: Sequence[Any]) -> PricingOverrideRecord:
+    """From columns PRICING_OVERRIDE."""
+    patch = tuple(json.loads(row[6]).items())
+    return PricingOverrideRecord(
+        row[0], row[1], row[2], row[3], row[4], names_of(row[5]), patch, row[7] or None, row[8] or None, row[9] or None, row[10],
+        row[11],
+    )  # fmt: skip

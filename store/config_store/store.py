@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from store.clock import Clock, Ids
 from store.config_store.builtin import BUILTIN_PROVIDERS
+from store.config_store.documents import document, entity_tag
+from store.config_store.edits import Actor, Edit, write_audit_row
 from store.config_store.keys import Entropy
 from store.config_store.vault import Vault
 from store.database import Connection, Database, bump_revision
-from store.errors import Conflict
+from store.errors import Conflict, PreconditionFailed
 
 CHANGE_THE_FILE = (
     "the configuration comes from config.json alone (config_store.enabled is false): change the file, "
@@ -34,6 +36,10 @@ class ConfigStore:
     entropy: Entropy = os.urandom
     ledger_database: Database | None = None
     """File-only mode: where the ledger is."""
+    actor: Actor = Actor()
+    """Whom the audit log names; `replace(store, actor=…)` makes a store for somebody."""
+    if_match: str | None = None
+    """The entity tag that the thing to be edited must still have (`documents.entity_tag`); None: whatever it is."""
 
     @property
     def file_only(self) -> bool:
@@ -63,6 +69,32 @@ class ConfigStore:
         with self.ledger.write() as connection:
             yield connection
             bump_revision(connection)
+
+    @contextmanager
+    def editing(self, action: str, kind: str, id_or_name: str = "", *, reason: str = "", spending: bool = False) -> Iterator[Edit]:
+        """One change of one thing in a transaction of its own; the entity tag is checked before, the audit log is told after.
+
+        For something that is made, set `Edit.id` inside. Raises PreconditionFailed, and as `changing`.
+        """
+        with self.spending() if spending else self.changing() as connection:
+            with self.audited(connection, action, kind, id_or_name, reason=reason) as edit:
+                yield edit
+
+    @contextmanager
+    def audited(self, connection: Connection, action: str, kind: str, id_or_name: str = "", *, reason: str = "") -> Iterator[Edit]:
+        """As `editing`, inside a transaction that is open already: for changes of several things at once."""
+        with self.beside(connection) as governance:
+            before = document(governance, connection, kind, id_or_name) if id_or_name else None
+        if self.if_match is not None and before is not None and self.if_match != entity_tag(before):
+            raise PreconditionFailed(
+                f"the {kind.replace('_', ' ')} {before.get('name', id_or_name)!r} was changed meanwhile; "
+                "read it again, then change it"
+            )
+        edit = Edit(connection, action, kind, str((before or {}).get("id", id_or_name)), reason)
+        yield edit
+        with self.beside(connection) as governance:
+            after = document(governance, connection, kind, edit.id) if edit.id else None
+        write_audit_row(connection, self.actor, edit, before, after, at_ms=self.clock.now_ms())
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Connection, Connection]]:

@@ -271,5 +271,5 @@ def test_the_tables_are_those_of_the_schema_parents_first(tmp_path: Path) -> Non
     assert {*order} == names - {"schema_steps"}
     assert order.index("virtual_keys") < order.index("provider_configs") < len(order)
     assert order.index("teams") < order.index("virtual_keys")
-    assert {table.name for table in tables_of(None) if table.identity} == {"posts", "entries", "raises"}
+    assert {table.name for table in tables_of(None) if table.identity} == {"audit", "posts", "entries", "raises"}
     assert json.dumps(order) == json.dumps(list(dict.fromkeys(order)))

@@ -3,6 +3,7 @@
 from addons.console.api.paging import page_asked
 from addons.console.api.reading import budget_page, one_budget
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store import change
 from store.config_store.fields import Reason, Usd
 from store.config_store.shapes import budget_json
@@ -78,3 +79,11 @@ class TopUpHandler(ConsoleHandler):
         await self.on_thread(change.top_up_budget, self.context.store, budget_id, amount_nanos, body.reason)
         made = await self.on_thread(one_budget, self.context, budget_id)
         self.send({"message": "Budget topped up successfully", "budget": made})
+
+
+ROUTES = (
+    Route("/api/governance/budgets", BudgetsHandler),
+    Route("/api/governance/budgets/{budget_id}/reset", ResetHandler),
+    Route("/api/governance/budgets/{budget_id}/topup", TopUpHandler),
+    Route("/api/governance/budgets/{budget_id}", BudgetHandler),
+)

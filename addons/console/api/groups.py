@@ -3,6 +3,7 @@
 from addons.console.api.paging import list_envelope, page_asked
 from addons.console.api.reading import read_group, read_groups
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store import change
 from store.config_store.records import GroupRecord
 from store.config_store.specs import CustomerSpec, GroupPatch, TeamSpec
@@ -60,3 +61,11 @@ class GroupHandler(ConsoleHandler):
         delete = change.delete_team if self.scope is Scope.TEAM else change.delete_customer
         await self.on_thread(delete, self.context.store, group_id)
         self.send({"message": f"{self.scope.value.capitalize()} deleted successfully"})
+
+
+ROUTES = (
+    Route("/api/governance/teams", GroupsHandler, {"scope": Scope.TEAM}),
+    Route("/api/governance/teams/{group_id}", GroupHandler, {"scope": Scope.TEAM}),
+    Route("/api/governance/customers", GroupsHandler, {"scope": Scope.CUSTOMER}),
+    Route("/api/governance/customers/{group_id}", GroupHandler, {"scope": Scope.CUSTOMER}),
+)

@@ -5,6 +5,7 @@ from typing import Any
 
 from addons.console.api.paging import whole_number
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.clock import ms_from_iso
 from store.config_store.shapes import Json, time_json
 from store.errors import NotFound, UserError
@@ -116,3 +117,9 @@ def call_json(row: CallRow) -> Json:
         "total_tokens": row.input_tokens + row.output_tokens,
         "budget_ids": row.caps_charged,
     }
+
+
+ROUTES = (
+    Route("/api/logs", LogsHandler),
+    Route("/api/logs/{call_id}", LogHandler),
+)

@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from addons.console.api.reading import one_budget
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.clock import ms_from_iso
 from store.config_store import change
 from store.config_store.fields import Duration, Reason, Time, Usd
@@ -65,3 +66,6 @@ class OverrideHandler(ConsoleHandler):
             for_ms=None if body.duration is None else parse_duration(body.duration).ms,
             reason=body.reason,
         )
+
+
+ROUTES = (Route("/api/governance/budgets/{budget_id}/override", OverrideHandler),)

@@ -2,6 +2,7 @@
 
 from addons.console.context import ConsoleContext
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store import change, read
 from store.config_store.change import ProviderKeyPatch, ProviderPatch
 from store.config_store.fields import Name
@@ -111,3 +112,12 @@ def read_providers(context: ConsoleContext) -> list[Json]:
     return [provider_json(record, builtin, configured=True) for record in records] + [
         provider_json(record, builtin, configured=False) for record in rest
     ]
+
+
+ROUTES = (
+    Route("/api/providers", ProvidersHandler),
+    Route("/api/providers/{name}", ProviderHandler),
+    Route("/api/providers/{name}/keys", ProviderKeysHandler),
+    Route("/api/providers/{name}/keys/{key_id}", ProviderKeyHandler),
+    Route("/api/keys", AllKeysHandler),
+)

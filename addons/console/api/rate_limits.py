@@ -3,6 +3,7 @@
 from addons.console.api.reading import states_of
 from addons.console.context import ConsoleContext
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store import change, read
 from store.config_store.shapes import Json, by_owner, rate_limit_json
 from store.config_store.specs import RateLimitRowSpec
@@ -42,3 +43,6 @@ def _one(context: ConsoleContext, scope: Scope, scope_id: str) -> Json | None:
     if limit is None:
         return None
     return {**limit, "scope": scope.value, "scope_id": scope_id, "scope_name": states[0].cap.scope_name}
+
+
+ROUTES = (Route("/api/governance/rate-limits", RateLimitsHandler),)

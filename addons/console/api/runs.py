@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store import change, read
 from store.config_store.change_runs import MAX_TTL_SECONDS, run_calls_cap_id, run_cost_cap_id
 from store.config_store.fields import Int, Name, Usd
@@ -75,3 +76,9 @@ def read_run(handler: ConsoleHandler, run_id: str) -> Json:
         "created_at": time_json(run.created_ms),
         "expires_at": time_json(run.expires_at_ms),
     }
+
+
+ROUTES = (
+    Route("/api/governance/runs", RunsHandler),
+    Route("/api/governance/runs/{run_id}", RunHandler),
+)

@@ -3,6 +3,7 @@
 from tornado.web import HTTPError
 
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store.specs import Spec
 from store.errors import UserError
 
@@ -62,3 +63,10 @@ class AuthStateHandler(ConsoleHandler):
         if self.method == "session":
             state["csrf_token"] = self.gatekeeper.csrf_token(self.session)
         self.send(state)
+
+
+ROUTES = (
+    Route("/api/session/login", LoginHandler),
+    Route("/api/session/logout", LogoutHandler),
+    Route("/api/session/is-auth-enabled", AuthStateHandler),
+)

@@ -6,6 +6,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from addons.console.handler import ConsoleHandler, error_envelope
 from addons.console.metrics import metrics_text
+from addons.console.routes import Route
 from store.errors import StoreUnavailable
 
 
@@ -73,3 +74,12 @@ class ConfigHandler(ConsoleHandler):
                 "is_enabled": settings.auth.is_enabled,
             }
         self.send(answer)
+
+
+ROUTES = (
+    Route("/health", HealthHandler),
+    Route("/health/readiness", HealthHandler),
+    Route("/metrics", MetricsHandler),
+    Route("/api/version", VersionHandler),
+    Route("/api/config", ConfigHandler),
+)

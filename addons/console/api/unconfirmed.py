@@ -2,6 +2,7 @@
 
 from addons.console.api.paging import list_envelope, page_asked
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store import change
 from store.config_store.fields import Count, Reason, Usd
 from store.config_store.shapes import Json, unconfirmed_json
@@ -56,3 +57,9 @@ class ConfirmHandler(ConsoleHandler):
             "posted": usd_from_nanos(records[0].cost_nanos),
             "reason": records[-1].note,
         }
+
+
+ROUTES = (
+    Route("/api/governance/unconfirmed", UnconfirmedHandler),
+    Route("/api/governance/unconfirmed/{call_id}/confirm", ConfirmHandler),
+)

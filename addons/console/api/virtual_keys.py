@@ -7,6 +7,7 @@ from tornado.web import HTTPError
 from addons.console.api.paging import list_envelope, page_asked
 from addons.console.api.reading import read_key, read_keys
 from addons.console.handler import ConsoleHandler
+from addons.console.routes import Route
 from store.config_store import change, read
 from store.config_store.build import one_virtual_key
 from store.config_store.fields import Id
@@ -127,3 +128,12 @@ class QuotaHandler(ConsoleHandler):
         scheme, _, credential = headers.get("Authorization", "").partition(" ")
         candidates = [credential.strip() if scheme.lower() == "bearer" else "", *(headers.get(name, "") for name in _KEY_HEADERS)]
         return next((value for value in candidates if value.lower().startswith(KEY_PREFIX)), None)
+
+
+ROUTES = (
+    Route("/api/governance/virtual-keys", VirtualKeysHandler),
+    Route("/api/governance/virtual-keys/quota", QuotaHandler),
+    Route("/api/governance/virtual-keys/rotate", RotateKeysHandler),
+    Route("/api/governance/virtual-keys/{key_id}/rotate", RotateKeyHandler),
+    Route("/api/governance/virtual-keys/{key_id}", VirtualKeyHandler),
+)

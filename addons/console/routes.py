@@ -1,0 +1,64 @@
+"""One address of the API: its path with named parts, who answers, and what the description says of each method."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+from tornado.web import RequestHandler
+
+_PART = re.compile(r"\{([a-z_]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` is written as OpenAPI writes it: `/api/providers/{name}`; each part is an argument of the handler's methods."""
+
+    path: str
+    handler: type[RequestHandler]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the handler's `initialize` takes."""
+
+    def rule(self) -> tuple[str, type[RequestHandler], dict[str, Any]]:
+        """As Tornado wants it."""
+        pattern = "".join(
+            f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(_PART.split(self.path))
+        )
+        return pattern, self.handler, dict(self.arguments)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the path's parts, in order."""
+        return tuple(_PART.findall(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a method takes and gives. `answer` is any type that pydantic can make a JSON schema of, such as a TypedDict."""
+
+    summary: str
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    answer: Any = None
+    status: int = 200
+
+
+type Method = Callable[..., Awaitable[None]]
+
+
+def operation(
+    summary: str,
+    *,
+    query: type[BaseModel] | None = None,
+    body: type[BaseModel] | None = None,
+    answer: Any = None,
+    status: int = 200,
+) -> Callable[[Method], Method]:
+    """Says of a handler's method what `/api/openapi.json` tells: one line, the query, the body, the answer and its status."""
+
+    def described(method: Method) -> Method:
+        method.operation = Operation(summary, query, body, answer, status)  # type: ignore[attr-defined]
+        return method
+
+    return described

@@ -160,9 +160,21 @@ def governance_revision(connection: Connection) -> int:
     return int(rows[0][0]) if rows else 0
 
 
-def bump_revision(connection: Connection) -> int:
-    """Counts one edit, in the transaction that makes it, and returns the new revision."""
+EVERYTHING = "all"
+"""The kind of an edit that does not say what it changed."""
+CHANGES_KEPT = 10_000
+"""Revisions that the table `changes` remembers: whoever is further behind reads everything."""
+
+
+def bump_revision(connection: Connection, kind: str = EVERYTHING, entity_id: str = "") -> int:
+    """Counts one edit, in the transaction that makes it, and returns the new revision.
+
+    `kind` and `entity_id` say what was changed, so that a process that has the governance in memory reads only that: a scope of the
+    ledger with its id, or a kind of the configuration (`virtual_key`, `team`, `customer`, `provider`, …).
+    """
     revision = governance_revision(connection) + 1
+    connection.execute("INSERT INTO changes (revision, kind, entity_id) VALUES (?, ?, ?)", (revision, kind, entity_id))
+    connection.execute("DELETE FROM changes WHERE revision <= ?", (revision - CHANGES_KEPT,))
     connection.execute(
         "INSERT INTO meta (key, value) VALUES ('revision', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (revision,)
     )

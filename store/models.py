@@ -207,4 +207,29 @@ class LedgerIdentity(peewee.Model):
         table_name = "ledger_identity"
 
 
-LEDGER_MODELS: tuple[Any, ...] = (Meta, CapRow, Balance, Hold, OpenHold, Post, Entry, Raise, Chore, Seal, Epoch, LedgerIdentity)
+class Change(peewee.Model):
+    """What one revision of the governance changed."""
+
+    revision = peewee.BigIntegerField(primary_key=True)
+    kind = peewee.TextField()
+    entity_id = peewee.TextField()
+
+    class Meta:
+        table_name = "changes"
+
+
+LEDGER_MODELS: tuple[Any, ...] = (
+    Meta,
+    CapRow,
+    Balance,
+    Hold,
+    OpenHold,
+    Post,
+    Entry,
+    Raise,
+    Chore,
+    Seal,
+    Epoch,
+    LedgerIdentity,
+    Change,
+)

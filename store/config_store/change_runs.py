@@ -10,7 +10,7 @@ from store.config_store.make_caps import Owner, rate_caps
 from store.config_store.records import NewSecret, VirtualKeyRecord
 from store.config_store.specs import RateLimitSpec
 from store.config_store.store import ConfigStore
-from store.database import Connection
+from store.database import Connection, bump_revision
 from store.errors import NotFound, UserError
 from store.ledger.caps import put_cap
 from store.ledger.types import Cap, Enforcement, Scope, Unit
@@ -48,7 +48,7 @@ def create_run(
     if not 1 <= ttl_seconds <= MAX_TTL_SECONDS:
         raise UserError(f"ttl_seconds: must be from 1 to {MAX_TTL_SECONDS}")
     now_ms = store.clock.now_ms()
-    with store.spending() as connection:
+    with store.ledger.write() as connection:
         with store.beside(connection) as governance:
             key = _key_for_run(governance, virtual_key, now_ms)
         _forget_old(connection, now_ms)
@@ -61,18 +61,21 @@ def create_run(
         limits = rate_caps(Owner(Scope.RUN, run_id, key.name), rate_limit, (), now_ms, "rate_limit")
         for cap in (*_caps(run_id, key.name, budget_nanos, now_ms), *limits):
             put_cap(connection, cap)
+        bump_revision(connection, "virtual_key", key.id)
     return NewSecret(run_id, value)
 
 
 def end_run(store: ConfigStore, run_id: str) -> None:
     """Close a run credential's door now; its sums stay readable for a while. Raises NotFound."""
-    with store.spending() as connection:
-        if read.run(connection, run_id) is None:
+    with store.ledger.write() as connection:
+        run = read.run(connection, run_id)
+        if run is None:
             raise NotFound(f"there is no run {run_id!r}")
         now_ms = store.clock.now_ms()
         connection.execute(
             "UPDATE run_credentials SET expires_at_ms = ? WHERE id = ? AND expires_at_ms > ?", (now_ms, run_id, now_ms)
         )
+        bump_revision(connection, "virtual_key", run.virtual_key_id)
 
 
 def _key_for_run(connection: Connection, wanted: str | None, now_ms: int) -> VirtualKeyRecord:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from store.clock import Clock, Ids
 from store.config_store.builtin import BUILTIN_PROVIDERS
@@ -39,7 +40,7 @@ class ConfigStore:
     actor: Actor = Actor()
     """Whom the audit log names; `replace(store, actor=…)` makes a store for somebody."""
     if_match: str | None = None
-    """The entity tag that the thing to be edited must still have (`documents.entity_tag`); None: whatever it is."""
+    """The entity tags (`documents.entity_tag`, by commas) of which the thing to be edited must have one; None: whatever it is."""
 
     @property
     def file_only(self) -> bool:
@@ -53,7 +54,7 @@ class ConfigStore:
 
     @contextmanager
     def changing(self) -> Iterator[Connection]:
-        """One write transaction; the governance revision moves with it, so that every worker reads again.
+        """One write transaction; the governance revision moves with it, so that every worker reads everything again.
 
         Raises Conflict in file-only mode.
         """
@@ -64,28 +65,26 @@ class ConfigStore:
             bump_revision(connection)
 
     @contextmanager
-    def spending(self) -> Iterator[Connection]:
-        """As `changing`, for what belongs to the ledger: runs, resets and top-ups. Allowed in file-only mode."""
-        with self.ledger.write() as connection:
-            yield connection
-            bump_revision(connection)
-
-    @contextmanager
     def editing(self, action: str, kind: str, id_or_name: str = "", *, reason: str = "", spending: bool = False) -> Iterator[Edit]:
         """One change of one thing in a transaction of its own; the entity tag is checked before, the audit log is told after.
 
-        For something that is made, set `Edit.id` inside. Raises PreconditionFailed, and as `changing`.
+        Workers read that one thing again. For something that is made, set `Edit.id` inside. `spending`: it belongs to the ledger
+        (resets, top-ups) and is allowed in file-only mode. Raises PreconditionFailed; Conflict in file-only mode.
         """
-        with self.spending() if spending else self.changing() as connection:
+        if self.file_only and not spending:
+            raise Conflict(CHANGE_THE_FILE)
+        with self.ledger.write() as connection:
             with self.audited(connection, action, kind, id_or_name, reason=reason) as edit:
                 yield edit
+            bump_revision(connection, kind, edit.id)
 
     @contextmanager
     def audited(self, connection: Connection, action: str, kind: str, id_or_name: str = "", *, reason: str = "") -> Iterator[Edit]:
         """As `editing`, inside a transaction that is open already: for changes of several things at once."""
         with self.beside(connection) as governance:
             before = document(governance, connection, kind, id_or_name) if id_or_name else None
-        if self.if_match is not None and before is not None and self.if_match != entity_tag(before):
+        tags = None if self.if_match is None else [tag.strip() for tag in self.if_match.split(",")]
+        if tags is not None and before is not None and entity_tag(before) not in tags:
             raise PreconditionFailed(
                 f"the {kind.replace('_', ' ')} {before.get('name', id_or_name)!r} was changed meanwhile; "
                 "read it again, then change it"
@@ -95,6 +94,21 @@ class ConfigStore:
         with self.beside(connection) as governance:
             after = document(governance, connection, kind, edit.id) if edit.id else None
         write_audit_row(connection, self.actor, edit, before, after, at_ms=self.clock.now_ms())
+
+    def note(
+        self,
+        ledger: Connection,
+        action: str,
+        kind: str,
+        entity_id: str = "",
+        *,
+        name: str = "",
+        details: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> None:
+        """A row of the audit log for what is no edit of one thing with a document, inside a write transaction of the ledger."""
+        edit = Edit(ledger, action, kind, entity_id, reason, name, details)
+        write_audit_row(ledger, self.actor, edit, None, None, at_ms=self.clock.now_ms())
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Connection, Connection]]:

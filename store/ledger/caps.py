@@ -85,7 +85,7 @@ def put_cap(connection: Connection, cap: Cap, *, reason: str = "") -> Cap:
         _move_allowance(books, (cap.id, old.start_at(books.now_ms)), key, reason or "window changed")
         _recompute(books, new, reason or "window changed")
     books.flush()
-    bump_revision(connection)
+    bump_revision(connection, cap.scope.value, cap.scope_id)
     return cap
 
 
@@ -98,7 +98,7 @@ def delete_cap(connection: Connection, cap_id: str, *, reason: str = "") -> None
     end_raise_of_deleted(books, stored)
     books.entry((cap_id, stored.start_at(books.now_ms)), "delete", 0, reason)
     books.flush()
-    bump_revision(connection)
+    bump_revision(connection, stored.cap.scope.value, stored.cap.scope_id)
 
 
 def sync_caps(
@@ -158,7 +158,7 @@ def top_up(connection: Connection, cap_id: str, amount: int, reason: str) -> Cap
         books.current(stored).carried += amount
     books.entry(key, "topup", amount, reason)
     books.flush()
-    bump_revision(connection)
+    bump_revision(connection, stored.cap.scope.value, stored.cap.scope_id)
     return books.state(stored)
 
 

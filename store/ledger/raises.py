@@ -42,7 +42,7 @@ def raise_cap(
     )
     books.entry((cap_id, stored.start_at(now_ms)), RAISED, amount, reason)
     books.flush()
-    bump_revision(connection)
+    bump_revision(connection, stored.cap.scope.value, stored.cap.scope_id)
     return books.state(stored)
 
 
@@ -55,7 +55,7 @@ def end_raise(connection: Connection, cap_id: str, reason: str) -> CapState:
     books = _books(connection, stored, now_ms)
     _end(books, stored, reason)
     books.flush()
-    bump_revision(connection)
+    bump_revision(connection, stored.cap.scope.value, stored.cap.scope_id)
     return books.state(stored)
 
 
@@ -80,7 +80,8 @@ def end_raises(connection: Connection, now_ms: int, limit: int) -> int:
         for stored in due.values():
             _end(books, stored, _TIME_IS_UP)
         books.flush()
-        bump_revision(connection)
+        for stored in due.values():
+            bump_revision(connection, stored.cap.scope.value, stored.cap.scope_id)
     return len(due)
 
 

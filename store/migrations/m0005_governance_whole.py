@@ -39,17 +39,58 @@ _STATEMENTS = (
     """CREATE TABLE audit (
         sequence INTEGER PRIMARY KEY, at_ms BIGINT NOT NULL, actor TEXT NOT NULL, method TEXT NOT NULL, address TEXT NOT NULL,
         action TEXT NOT NULL, kind TEXT NOT NULL, entity_id TEXT NOT NULL, entity_name TEXT NOT NULL, before TEXT, after TEXT,
-        reason TEXT NOT NULL
+        details TEXT, reason TEXT NOT NULL, digest TEXT NOT NULL
     )""",
-    "CREATE INDEX audit_entity ON audit (kind, entity_id, sequence)",
-    "CREATE INDEX audit_time ON audit (at_ms)",
+    "CREATE INDEX audit_time ON audit (at_ms, sequence)",
+    "CREATE INDEX audit_actor ON audit (actor, at_ms, sequence)",
+    "CREATE INDEX audit_action ON audit (action, at_ms, sequence)",
+    "CREATE INDEX audit_kind ON audit (kind, at_ms, sequence)",
+    "CREATE INDEX audit_entity ON audit (entity_id, at_ms, sequence)",
+    # `begin`: the last row that the retention took away; `end`: the last row there is.
+    "CREATE TABLE audit_chain (place TEXT NOT NULL PRIMARY KEY, sequence BIGINT NOT NULL, digest TEXT NOT NULL)",
+    "INSERT INTO audit_chain (place, sequence, digest) VALUES ('begin', 0, ''), ('end', 0, '')",
+    # Sessions that were ended before their time.
+    "CREATE TABLE ended_sessions (id TEXT NOT NULL PRIMARY KEY, until_ms BIGINT NOT NULL)",
+    # What each revision changed: a process that has the governance in memory reads that alone.
+    "CREATE TABLE changes (revision BIGINT NOT NULL PRIMARY KEY, kind TEXT NOT NULL, entity_id TEXT NOT NULL)",
     # The value before the last rotation, and until when it opens the door.
     "ALTER TABLE virtual_keys ADD COLUMN previous_hash TEXT",
     "ALTER TABLE virtual_keys ADD COLUMN previous_until_ms BIGINT",
 )
 
 
+# The audit log only grows; what its retention has passed (`begin`) may go. An empty database may be emptied again, chain first.
+_KEPT = {
+    "sqlite": (
+        """CREATE TRIGGER audit_never_deleted BEFORE DELETE ON audit
+            WHEN old.sequence > (SELECT sequence FROM audit_chain WHERE place = 'begin')
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+        """CREATE TRIGGER audit_never_changed BEFORE UPDATE ON audit
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+    ),
+    "postgres": (
+        """CREATE FUNCTION audit_kept() RETURNS trigger LANGUAGE plpgsql AS $kept$
+            BEGIN
+                IF TG_OP = 'DELETE' THEN
+                    IF NOT EXISTS (SELECT FROM audit_chain WHERE place = 'begin' AND sequence < OLD.sequence) THEN
+                        RETURN OLD;
+                    END IF;
+                ELSIF TG_OP = 'TRUNCATE' THEN
+                    IF NOT EXISTS (SELECT FROM audit_chain) THEN
+                        RETURN NULL;
+                    END IF;
+                END IF;
+                RAISE EXCEPTION 'the audit log is append-only' USING ERRCODE = 'restrict_violation';
+            END $kept$""",
+        "CREATE TRIGGER audit_rows_kept BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION audit_kept()",
+        "CREATE TRIGGER audit_table_kept BEFORE TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_kept()",
+    ),
+}
+
+
 def up(connection: "Connection") -> None:
-    """Makes the tables and the columns."""
+    """Makes the tables, the columns and the triggers."""
     for statement in _STATEMENTS:
         connection.define(statement)
+    for statement in _KEPT[connection.engine]:
+        connection.execute(statement)

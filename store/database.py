@@ -92,12 +92,10 @@ class Database(ABC):
         self._migrations = discover() if migrations is None else in_order(migrations)
 
     @abstractmethod
-    def write(
-        self, *, wait_seconds: float | None = WRITE_WAIT_SECONDS, checkpoint: bool = True
-    ) -> AbstractContextManager[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """One write transaction that has the database to itself; committed and synced at the end, rolled back if the block raises.
 
-        `wait_seconds=None` waits for its turn without end. Raises StoreUnavailable.
+        Raises StoreUnavailable.
         """
 
     @abstractmethod
@@ -115,6 +113,17 @@ class Database(ABC):
 
     def watch(self, changed: Callable[[], None]) -> None:  # noqa: B027
         """Calls `changed` from a thread when another process may have edited the configuration; not every engine can."""
+
+    def watchers(self) -> int:
+        """How many sessions of this and other processes `watch`: gateways that serve from here; 0 where that cannot be told."""
+        return 0
+
+    def scrub(self) -> bool:
+        """Rewrites what is kept, so that nothing overwritten or deleted can be read in it any more; no transaction may be open.
+
+        False when somebody reads just now and it must be tried again later. Raises StoreUnavailable.
+        """
+        return True
 
     def tend(self, *, busy: bool) -> None:  # noqa: B027
         """What the ledger's writer does for the database between two batches. Raises StoreUnavailable."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from playhouse.apsw_ext import APSWDatabase
 
 from store.clock import Clock, SystemClock
-from store.database import WRITE_WAIT_SECONDS, Connection, Database
+from store.database import Connection, Database
 from store.errors import StoreUnavailable
 from store.migrations import Migration
 from store.sqlite import SqliteConnection
@@ -28,7 +28,7 @@ class MemoryDatabase(Database):
         self._depth = 0
 
     @contextmanager
-    def write(self, *, wait_seconds: float | None = WRITE_WAIT_SECONDS, checkpoint: bool = True) -> Iterator[Connection]:
+    def write(self) -> Iterator[Connection]:
         """One transaction, rolled back when the block raises. Raises RuntimeError inside another one of the same thread."""
         with self._turn:
             if self._depth:

@@ -37,6 +37,7 @@ BATCH_ANSWER_SECONDS = BATCH_LOCK_SECONDS + 2
 OTHER_ANSWER_SECONDS = 30
 LISTEN_PAUSE_SECONDS = 1.0
 
+_SECRET_TABLES = ("providers", "provider_keys", "virtual_keys")
 _LOCK_KEYS: dict[Purpose, int] = {"config": 0x746F6C6C_0001, "logs": 0x746F6C6C_0002}
 _COMMON_OPTIONS = {
     "client_encoding": "UTF8",
@@ -149,7 +150,7 @@ class PostgresDatabase(Database):
         return database
 
     @contextmanager
-    def write(self, *, wait_seconds: float | None = WRITE_WAIT_SECONDS, checkpoint: bool = True) -> Iterator[Connection]:
+    def write(self) -> Iterator[Connection]:
         if self.read_only:
             raise StoreUnavailable(f"{self.name} was opened for reading only")
         if getattr(self._writing, "busy", False):
@@ -173,6 +174,18 @@ class PostgresDatabase(Database):
     def read(self) -> Iterator[Connection]:
         with self._session(_READ, batch=False) as connection:
             yield connection
+
+    def watchers(self) -> int:
+        with self.read() as connection:
+            listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = ?"
+            return int(connection.execute(listening, (f"LISTEN {self._channel}",))[0][0])
+
+    def scrub(self) -> bool:
+        """Of the tables that hold secrets. The server's own log of changes and its backups keep what they have."""
+        with self._session("", batch=False) as connection:
+            for table in _SECRET_TABLES:
+                connection.execute(f"VACUUM (FULL) {table}")
+        return True
 
     def close(self) -> None:
         self._closed.set()

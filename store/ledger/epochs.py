@@ -124,12 +124,6 @@ def end_epoch(connection: Connection, epoch: str, now_ms: int) -> None:
     connection.execute("UPDATE epochs SET ended_ms = ? WHERE id = ? AND ended_ms IS NULL", (now_ms, epoch))
 
 
-def is_fenced(connection: Connection, epoch: str) -> bool:
-    """True when the epoch was ended, by itself or by somebody who found it dead."""
-    rows = connection.execute("SELECT ended_ms FROM epochs WHERE id = ?", (epoch,))
-    return not rows or rows[0][0] is not None
-
-
 def running_epochs(connection: Connection) -> list[EpochRow]:
     """All epochs that have not ended, dead ones that nobody has noticed included, and ended ones that still have open holds."""
     rows = connection.execute(

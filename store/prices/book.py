@@ -1,7 +1,6 @@
 """The price book: which exact price holds for a call to a model at a moment. No price known is `None`, never free."""
 
 from collections.abc import Mapping
-from fractions import Fraction
 from functools import lru_cache, reduce
 from typing import Self
 
@@ -12,6 +11,8 @@ from store.prices.compile import active_price, active_variants, compile_tiers
 from store.prices.genai.catalogue import Catalogue, Found, bundled
 from store.prices.names import LONGEST_MODEL_NAME, data_id, spellings
 from store.prices.overrides import Override, Overrides
+from store.prices.patch import Patch
+from store.prices.patched import PatchedLine, dearer
 from store.prices.surcharges import Terms, terms
 from store.prices.types import ModelPrice, Tier
 
@@ -26,6 +27,7 @@ class PriceBook:
         self._catalogue = catalogue
         self.overrides = overrides
         self._line = lru_cache(CACHED_LINES)(self._resolve)
+        self._patched = lru_cache(CACHED_LINES)(self._resolve_patched)
         self._overridden = lru_cache(CACHED_LINES)(self._has_override)
 
     @classmethod
@@ -50,16 +52,21 @@ class PriceBook:
         speed: str | None = None,
         region: str | None = None,
         batch: bool = False,
+        patch: Patch | None = None,
     ) -> ModelPrice | None:
         """The price of a call that was processed this way; None when it is not known.
 
         `provider` is our own name (`gemini`, `xai`, …), `model` any name callers use. Words for tier, speed and region may
         be anything; `surcharges.py` states what unknown ones mean. `at_ms` picks among dated and time-of-day prices.
+        `patch` goes on top of everything else.
         """
         if not model or len(model) > LONGEST_MODEL_NAME:
             return None
         name = provider.lower()
-        return self._line(name, model.strip().lower(), terms(name, service_tier, speed, region, batch)).at(at_ms)
+        wanted = terms(name, service_tier, speed, region, batch)
+        if patch is not None:
+            return self._patched(patch, name, model.strip().lower(), wanted).at(at_ms)
+        return self._line(name, model.strip().lower(), wanted).at(at_ms)
 
     def asked_price(
         self,
@@ -71,10 +78,11 @@ class PriceBook:
         speed: str | None = None,
         region: str | None = None,
         batch: bool = False,
+        patch: Patch | None = None,
     ) -> ModelPrice | None:
         """The dearest price at which a request with these wishes can be billed: a cheaper tier may not be granted."""
         word = None if surcharges.is_cheaper(service_tier) else service_tier
-        return self.price(provider, model, at_ms, service_tier=word, speed=speed, region=region, batch=batch)
+        return self.price(provider, model, at_ms, service_tier=word, speed=speed, region=region, batch=batch, patch=patch)
 
     def overrides_price(self, provider: str, model: str) -> bool:
         """Whether the operator has said what this model costs."""
@@ -102,6 +110,12 @@ class PriceBook:
         entries = tuple(entry for entry in self.overrides.for_model(provider, model) if entry.sets_price)
         targets = {entry.alias_of: self._alias_target(entry, provider) for entry in entries if entry.alias_of is not None}
         return _Line(self, provider, model, wanted, entries, targets, self._find(provider, model))
+
+    def _resolve_patched(self, patch: Patch, provider: str, model: str, wanted: Terms) -> PatchedLine:
+        def line(of: Terms) -> _Line:
+            return self._line(provider, model, of)
+
+        return PatchedLine(patch, provider, model, wanted, line, lambda: line(wanted).words())
 
     def _find(self, provider: str, model: str) -> Found | None:
         for spelling in spellings(provider, model):
@@ -161,6 +175,11 @@ class _Line:
         if period not in self._periods:
             self._periods[period] = self._price(at_ms)
         return self._periods[period]
+
+    def words(self) -> set[str]:
+        """The tiers of service for which there are prices, of the data or of the operator's file."""
+        own = {terms(self._provider, entry.service_tier, None, None, False).tier for entry in self._entries}
+        return own | (_tier_words(self._found) if self._found is not None and self._found.own else set())
 
     def _period(self, at_ms: int) -> tuple[object, ...]:
         """What holds at this moment; equal for all moments with equal prices. As many values as the data has periods."""
@@ -266,7 +285,4 @@ def _is_dated(found: Found) -> bool:
 
 def _dearer(one: ModelPrice | None, other: ModelPrice | None) -> ModelPrice | None:
     """Class by class the higher of two prices; unknown when either is."""
-    if one is None or other is None:
-        return None
-    multiplier = max(one.multiplier, other.multiplier, key=lambda ratio: Fraction(*ratio))
-    return ModelPrice(one.provider, one.model, dearest_tiers(one.tiers, other.tiers), one.source, multiplier, one.notes)
+    return None if one is None or other is None else dearer(one, other)

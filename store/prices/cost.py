@@ -1,5 +1,6 @@
 """What a call cost: exact integer arithmetic over a price and a usage, rounded up once."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import lcm
 from typing import NamedTuple
@@ -8,11 +9,21 @@ from store.money import PICOS_PER_NANO
 from store.prices import classes, surcharges
 from store.prices.book import PriceBook
 from store.prices.classes import rates_at
+from store.prices.patch import Patch
 from store.prices.types import ModelPrice, Rates
 from store.usage import Reading, Usage
 
 PROVIDER_SOURCE = "provider"
 """The price source of a call that only the provider itself put a price on."""
+
+
+type PatchOf = Callable[[str], Patch | None]
+"""The override that holds for a model's name within one call."""
+
+
+def no_patch(model: str) -> Patch | None:
+    """Nothing is overridden."""
+    return None
 
 
 class ReadingCost(NamedTuple):
@@ -40,12 +51,14 @@ def reading_cost(
     speed: str | None = None,
     region: str | None = None,
     batch: bool = False,
+    patch_of: PatchOf = no_patch,
 ) -> ReadingCost:
     """The cost of everything an answer reports, rounded up once for the whole call.
 
     `model` is the model asked for; the model that answered is preferred where it has a price. The words for tier, speed and
     region are the request's, used where the answer is silent: a dearer tier is believed, a cheaper one only when the answer
-    confirms it. Without any known price the provider's own figure stands, when it gave one.
+    confirms it. Without any known price the provider's own figure stands, when it gave one. `patch_of` names the override of a
+    model; one for the model asked for decides, whatever answered.
     """
     if reading.usage is None and not reading.further:
         return _unknown(reading, "the provider reported no usage")
@@ -57,7 +70,7 @@ def reading_cost(
         priced = _price_of_part(
             book, provider, model, part_model, reading, at_ms,
             service_tier=asked if silent else reading.service_tier,
-            speed=reading.speed or speed, region=reading.region or region, batch=batch,
+            speed=reading.speed or speed, region=reading.region or region, batch=batch, patch_of=patch_of,
         )  # fmt: skip
         if priced is None:
             return _unknown(reading, f"no price is known for {part_model or reading.model or model}")
@@ -123,14 +136,21 @@ class _Tally:
 
 def _price_of_part(
     book: PriceBook, provider: str, model: str, part_model: str | None, reading: Reading, at_ms: int,
-    *, service_tier: str | None, speed: str | None, region: str | None, batch: bool,
+    *, service_tier: str | None, speed: str | None, region: str | None, batch: bool, patch_of: PatchOf,
 ) -> tuple[ModelPrice, tuple[str, ...]] | None:  # fmt: skip
     """The price of one part and what was assumed to find it. A part that names a model of its own has no second choice."""
     choices = (part_model,) if part_model else tuple(dict.fromkeys(name for name in (reading.model, model) if name))
-    if not part_model and book.overrides_price(provider, model):
+    patched = part_model or model
+    patch = patch_of(patched)
+    if not part_model and patch is not None:
+        choices = tuple(dict.fromkeys((model, *choices)))
+    elif not part_model and book.overrides_price(provider, model):
         choices = (model,)
     for name in choices:
-        price = book.price(provider, name, at_ms, service_tier=service_tier, speed=speed, region=region, batch=batch)
+        price = book.price(
+            provider, name, at_ms, service_tier=service_tier, speed=speed, region=region, batch=batch,
+            patch=patch if name == patched else None,
+        )  # fmt: skip
         if price is not None:
             assumed = name != choices[0]
             return price, ((f"no price is known for {choices[0]}: priced as {name}",) if assumed else ())

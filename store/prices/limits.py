@@ -73,6 +73,12 @@ class LimitsBook:
         return _UNKNOWN
 
 
+def base_name(model: str) -> str:
+    """A model's name without the vendor in front and without date, version or routing suffix: what people call it."""
+    bare = model.rpartition("/")[2]
+    return next(iter(reversed(list(_undated(bare)))), bare)
+
+
 def read_table(content: bytes) -> dict[str, dict[str, Pair]]:
     """provider → model → (largest input, largest output) of a table made by `make_limits.py`."""
     document = orjson.loads(content)

@@ -52,6 +52,10 @@ class CallLog(Model):
     ledger_sequence = BigIntegerField()
     ledger_nanos = BigIntegerField()
     ledger = BigIntegerField()
+    exceeded = TextField()
+    routing_rule_id = TextField()
+    recalculated_nanos = BigIntegerField(null=True)
+    recalculated_source = TextField()
 
     class Meta:
         table_name = "calls"
@@ -89,10 +93,66 @@ class DailyCost(Model):
     cache_read_tokens = BigIntegerField()
     cache_write_tokens = BigIntegerField()
     cost_nanos = BigIntegerField()
+    succeeded = BigIntegerField()
+    cancelled = BigIntegerField()
+    reasoning_tokens = BigIntegerField()
+    timed = BigIntegerField()
+    latency_ms = BigIntegerField()
 
     class Meta:
         table_name = "daily_costs"
         primary_key = CompositeKey("day", "virtual_key_id", "team_id", "customer_id", "provider", "model")
+
+
+class TotalSums(Model):
+    """The daily sums added up over all days: what counters and lists of values are read from."""
+
+    virtual_key_id = TextField()
+    team_id = TextField()
+    customer_id = TextField()
+    provider = TextField()
+    model = TextField()
+    calls = BigIntegerField()
+    refused = BigIntegerField()
+    failed = BigIntegerField()
+    unpriced = BigIntegerField()
+    input_tokens = BigIntegerField()
+    output_tokens = BigIntegerField()
+    cache_read_tokens = BigIntegerField()
+    cache_write_tokens = BigIntegerField()
+    cost_nanos = BigIntegerField()
+    succeeded = BigIntegerField()
+    cancelled = BigIntegerField()
+    reasoning_tokens = BigIntegerField()
+    timed = BigIntegerField()
+    latency_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "total_sums"
+        primary_key = CompositeKey("virtual_key_id", "team_id", "customer_id", "provider", "model")
+
+
+class DailyLatency(Model):
+    """How many calls of one day took how long, in steps (`store.logs.latencies`)."""
+
+    day = TextField()
+    provider = TextField()
+    step = BigIntegerField()
+    calls = BigIntegerField()
+
+    class Meta:
+        table_name = "daily_latencies"
+        primary_key = CompositeKey("day", "provider", "step")
+
+
+class DeletedCall(Model):
+    """A call whose row somebody has deleted: it is not made again from the ledger."""
+
+    id = TextField(primary_key=True)
+    at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "deleted_calls"
 
 
 class LogLedger(Model):

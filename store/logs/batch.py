@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from store.database import Connection
 from store.logs.daily import DailyChanges
+from store.logs.deletion import deleted_among
 from store.logs.rows import COLUMNS, Stored, bounded, clipped, read_stored, to_columns
 from store.logs.types import CallRow
 
@@ -27,6 +28,8 @@ def write_rows(
     requests and answers; None keeps none. Where the ledger has already booked a call its cost stands, whatever the row says.
     """
     latest = {row.id: row for row in map(bounded, rows)}
+    for gone in deleted_among(connection, latest):  # counted when it was first written
+        del latest[gone]
     stored = read_stored(connection, {*latest, *(further or ())})
     changes = DailyChanges()
     writes = [_settled(row, stored.get(row.id)) for row in latest.values()]

@@ -14,6 +14,7 @@ from store.ledger.history import PostRecord, ledger_identity, posts_since
 from store.ledger.types import CallFacts
 from store.logs.batch import put
 from store.logs.daily import DailyChanges
+from store.logs.deletion import deleted_among
 from store.logs.ledgers import Tie, known_tie, read_watermark, set_watermark
 from store.logs.retention import deleted_before_ms
 from store.logs.rows import Stored, bounded, read_stored
@@ -78,7 +79,8 @@ def catch_up(database: Database, posts: Iterable[Posted], tie: Tie, *, now_ms: i
     """Bring the logs up to date with posts of one ledger that ascend by sequence and leave none out after `tie.watermark`.
 
     A post without a row gets one, once, whoever runs this and however often; but not while it is younger than `grace_ms`,
-    because a living process may be about to write the full row, and not when the retention has deleted it. Raises StoreUnavailable.
+    because a living process may be about to write the full row, and not when the retention or a person has deleted it.
+    Raises StoreUnavailable.
     """
     report = CatchUpReport(tie.watermark)
     for some in batched(posts, BATCH_POSTS):
@@ -96,7 +98,9 @@ def _one_batch(
     watermark = read_watermark(connection, ledger)
     last_call = None
     gone_before_ms = deleted_before_ms(connection)
-    before = read_stored(connection, {post.call_id for post in posts if post.sequence > watermark})
+    new_ids = {post.call_id for post in posts if post.sequence > watermark}
+    before = read_stored(connection, new_ids)
+    deleted = deleted_among(connection, new_ids - before.keys()) if len(before) < len(new_ids) else set()
     after: dict[str, Stored] = {}
     checked = inserted = corrected = 0
     complete = True
@@ -104,7 +108,7 @@ def _one_batch(
         if post.sequence <= watermark:
             continue
         stored = after.get(post.call_id) or before.get(post.call_id)
-        gone = stored is None and post.held_at_ms < gone_before_ms
+        gone = stored is None and (post.held_at_ms < gone_before_ms or post.call_id in deleted)
         if stored is None and not gone and post.at_ms > settled_before_ms:
             complete = False
             break
@@ -192,7 +196,7 @@ class Comparison:
 def compare(logs: Database, ledger: Database) -> Comparison:
     """Adds up both books anew, post by post. Takes time with the number of posts. Raises StoreUnavailable.
 
-    Calls that retention has deleted from the logs, or sealing from the ledger, are left out on both sides.
+    Calls that retention or a person has deleted from the logs, or sealing from the ledger, are left out on both sides.
     """
     with ledger.read() as connection:
         identity = ledger_identity(connection)
@@ -212,6 +216,9 @@ def compare(logs: Database, ledger: Database) -> Comparison:
                 booked[post.call_id] += post.cost_nanos
         with logs.read() as connection:
             stored = read_stored(connection, booked)
+            deleted = deleted_among(connection, booked.keys() - stored.keys())
+        for call_id in deleted:
+            del booked[call_id]
         last = {post.call_id: post.sequence for post in posts}
         missing += [call_id for call_id in booked if call_id not in stored][: 100 - len(missing)]
         ledger_nanos += sum(booked.values())

@@ -1,72 +1,24 @@
 """The questions asked of logs.db: lists by time, one call with its bodies, counts and sums. Every read is short and indexed."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
-from store.database import Database, Engine
-from store.like import contains, pattern
+from store.database import Database
+from store.logs.collect import Column, collect, whole_span
+from store.logs.filters import LogFilter, where_calls
 from store.logs.rows import COLUMN_LIST, COLUMNS, from_columns
+from store.logs.sums import LogSums, exact, joined
 from store.logs.types import CallRow
 
 MAX_LIMIT = 1_000
-_LOW_BITS = 0xFFFF_FFFF
 
-type Grouping = Literal["virtual_key_id", "team_id", "customer_id", "provider", "model", "status", "run_id", "operation"]
 type Order = Literal["timestamp", "latency", "tokens", "cost"]
 
-_GROUPINGS = ("virtual_key_id", "team_id", "customer_id", "provider", "model", "status", "run_id", "operation")
 _DAILY_GROUPINGS = ("day", "virtual_key_id", "team_id", "customer_id", "provider", "model")
 _ORDERS = {"timestamp": "at_ms", "latency": "latency_ms", "tokens": "input_tokens + output_tokens", "cost": "cost_nanos"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogFilter:
-    """Which calls: all given conditions together; within one, any of its values. Empty: no condition."""
-
-    virtual_key_ids: Sequence[str] = ()
-    virtual_key_names: Sequence[str] = ()
-    team_ids: Sequence[str] = ()
-    customer_ids: Sequence[str] = ()
-    run_ids: Sequence[str] = ()
-    providers: Sequence[str] = ()
-    models: Sequence[str] = ()
-    statuses: Sequence[str] = ()
-    operations: Sequence[str] = ()
-    refusal_types: Sequence[str] = ()
-    start_ms: int | None = None
-    """Calls from this instant on."""
-    end_ms: int | None = None
-    """Calls before this instant."""
-    min_cost_nanos: int | None = None
-    max_cost_nanos: int | None = None
-    min_latency_ms: int | None = None
-    max_latency_ms: int | None = None
-    text: str = ""
-    """Part of the message, the path or the client's name; any case."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogSums:
-    """Sums over a set of calls. Money in nano-dollars, exact."""
-
-    calls: int = 0
-    """Refusals that share a row are counted one by one."""
-    succeeded: int = 0
-    refused: int = 0
-    failed: int = 0
-    """`error`: the provider's fault."""
-    unpriced: int = 0
-    cost_nanos: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    average_latency_ms: float = 0.0
-    """Over calls that were not refused; 0 when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +46,11 @@ class LogReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def database(self) -> Database:
+        """Where the logs are, for the reports of this package."""
+        return self._database
+
     def recent(
         self,
         limit: int = 50,
@@ -108,7 +65,7 @@ class LogReader:
 
         `before` goes with the order by time only (newest first); an unknown id gives an empty list.
         """
-        where = _where(self._database.engine, conditions)
+        where = where_calls(self._database.engine, LogFilter(**conditions))
         if sort_by not in _ORDERS:
             raise ValueError(f"logs cannot be sorted by {sort_by!r}; it must be one of {', '.join(_ORDERS)}")
         if before is not None and (sort_by != "timestamp" or ascending):
@@ -158,7 +115,7 @@ class LogReader:
 
     def count(self, at_most: int | None = None, **conditions: Any) -> int:
         """How many rows there are; with `at_most` counting stops there."""
-        where = _where(self._database.engine, conditions)
+        where = where_calls(self._database.engine, LogFilter(**conditions))
         with self._database.read() as connection:
             if at_most is None:
                 rows = connection.execute(f"SELECT count(*) FROM calls {where.sql}", where.values)
@@ -169,20 +126,17 @@ class LogReader:
         return int(rows[0][0])
 
     def stats(self, start_ms: int | None = None, end_ms: int | None = None, **conditions: Any) -> LogSums:
-        """Sums over all calls of a time, under further conditions."""
-        where = _where(self._database.engine, {"start_ms": start_ms, "end_ms": end_ms} | conditions)
-        with self._database.read() as connection:
-            row = connection.execute(f"SELECT {_SUMS} FROM calls {where.sql}", where.values)[0]
-        return _sums(row)
+        """Sums over all calls of a time, under further conditions. Long times are made of daily sums, as everything that shows
+        sums is (`store.logs.collect`)."""
+        given = LogFilter(start_ms=start_ms, end_ms=end_ms, **conditions)
+        found = collect(self._database, given, whole_span(self._database, given))
+        return found.get((0, ""), LogSums())
 
-    def totals(self, by: Grouping, start_ms: int | None = None, end_ms: int | None = None, **conditions: Any) -> dict[str, LogSums]:
+    def totals(self, by: Column, start_ms: int | None = None, end_ms: int | None = None, **conditions: Any) -> dict[str, LogSums]:
         """The same sums for every value of one column."""
-        if by not in _GROUPINGS:
-            raise ValueError(f"logs cannot be grouped by {by!r}; it must be one of {', '.join(_GROUPINGS)}")
-        where = _where(self._database.engine, {"start_ms": start_ms, "end_ms": end_ms} | conditions)
-        with self._database.read() as connection:
-            rows = connection.execute(f"SELECT {by}, {_SUMS} FROM calls {where.sql} GROUP BY {by}", where.values)
-        return {row[0]: _sums(row[1:]) for row in rows}
+        given = LogFilter(start_ms=start_ms, end_ms=end_ms, **conditions)
+        found = collect(self._database, given, whole_span(self._database, given), by)
+        return {value: sums for (_, value), sums in found.items()}
 
     def daily(self, first_day: str, last_day: str, by: Sequence[str] = ("day",)) -> list[DailyTotal]:
         """Sums of whole UTC days (`2026-11-23`, both included), grouped by some of day, virtual_key_id, team_id,
@@ -196,7 +150,7 @@ class LogReader:
         sums = ", ".join(f"sum({name})" for name in _DAILY_SUMS)
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT {columns}, {sums}, {_exact('cost_nanos')} FROM daily_costs WHERE day BETWEEN ? AND ? "
+                f"SELECT {columns}, {sums}, {exact('cost_nanos')} FROM daily_costs WHERE day BETWEEN ? AND ? "
                 f"GROUP BY {columns} ORDER BY {columns}",
                 (first_day, last_day),
             )
@@ -208,84 +162,14 @@ class LogReader:
         if column not in _DAILY_GROUPINGS[1:]:
             raise ValueError(f"there is no list of values for {column!r}")
         with self._database.read() as connection:
-            rows = connection.execute(f"SELECT DISTINCT {column} FROM daily_costs WHERE {column} <> '' ORDER BY 1")
+            rows = connection.execute(f"SELECT DISTINCT {column} FROM total_sums WHERE {column} <> '' ORDER BY 1")
         return [row[0] for row in rows]
 
     def booked(self) -> tuple[int, int]:
         """(calls, nano-dollars) of the rows that a ledger has booked: to be compared with it."""
         with self._database.read() as connection:
-            row = connection.execute(f"SELECT count(*), {_exact('cost_nanos')} FROM calls WHERE ledger_sequence > 0")[0]
-        return int(row[0]), _joined(row[1], row[2])
-
-
-class _Where:
-    """Grows a WHERE clause with its values."""
-
-    def __init__(self) -> None:
-        self._terms: list[str] = []
-        self.values: list[Any] = []
-
-    def add(self, term: str, *values: Any) -> None:
-        self._terms.append(term)
-        self.values.extend(values)
-
-    @property
-    def sql(self) -> str:
-        return "WHERE " + " AND ".join(self._terms) if self._terms else ""
-
-
-_LISTS = {
-    "virtual_key_ids": "virtual_key_id",
-    "virtual_key_names": "virtual_key_name",
-    "team_ids": "team_id",
-    "customer_ids": "customer_id",
-    "run_ids": "run_id",
-    "providers": "provider",
-    "models": "model",
-    "statuses": "status",
-    "operations": "operation",
-    "refusal_types": "refusal_type",
-}
-_BOUNDS = {
-    "start_ms": "at_ms >= ?",
-    "end_ms": "at_ms < ?",
-    "min_cost_nanos": "cost_nanos >= ?",
-    "max_cost_nanos": "cost_nanos <= ?",
-    "min_latency_ms": "latency_ms >= ?",
-    "max_latency_ms": "latency_ms <= ?",
-}
-_SEARCHED = ("message", "path", "client")
-_PARTIAL = {"team_ids": "team_id <> ''", "customer_ids": "customer_id <> ''", "run_ids": "run_id <> ''"}
-"""Repeated in the clause so that the database may use the partial index."""
-
-
-def _where(engine: Engine, conditions: dict[str, Any]) -> _Where:
-    given = LogFilter(**conditions)
-    where = _Where()
-    for field in fields(given):
-        value = getattr(given, field.name)
-        if field.name in _LISTS and value:
-            wanted = [value] if isinstance(value, str) else list(value)
-            where.add(f"{_LISTS[field.name]} IN ({', '.join('?' * len(wanted))})", *wanted)
-            if field.name in _PARTIAL and all(wanted):
-                where.add(_PARTIAL[field.name])
-            if field.name == "statuses" and "success" not in wanted:
-                where.add("status <> 'success'")
-        elif field.name in _BOUNDS and value is not None:
-            where.add(_BOUNDS[field.name], value)
-    if given.text:
-        terms = " OR ".join(contains(engine, column) for column in _SEARCHED)
-        where.add(f"({terms})", *(pattern(given.text),) * len(_SEARCHED))
-    return where
-
-
-def _exact(column: str) -> str:
-    """Two partial sums that cannot overflow 64 bits; `_joined` puts them together in Python's unbounded integers."""
-    return f"coalesce(sum({column} >> 32), 0), coalesce(sum({column} & {_LOW_BITS}), 0)"
-
-
-def _joined(high: int, low: int) -> int:
-    return (int(high) << 32) + int(low)
+            row = connection.execute(f"SELECT count(*), {exact('cost_nanos')} FROM calls WHERE ledger_sequence > 0")[0]
+        return int(row[0]), joined(row[1], row[2])
 
 
 _DAILY_SUMS = (
@@ -298,29 +182,10 @@ _DAILY_SUMS = (
     "cache_read_tokens",
     "cache_write_tokens",
 )
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
-_SUMS = ", ".join(
-    (
-        "coalesce(sum(count), 0)",
-        "coalesce(sum(count) FILTER (WHERE status = 'success'), 0)",
-        "coalesce(sum(count) FILTER (WHERE status = 'refused'), 0)",
-        "coalesce(sum(count) FILTER (WHERE status = 'error'), 0)",
-        "coalesce(sum(count) FILTER (WHERE priced = 0 AND status <> 'refused'), 0)",
-        "coalesce(avg(latency_ms) FILTER (WHERE status <> 'refused'), 0.0)",
-        *(f"coalesce(sum({name}), 0)" for name in _TOKENS),
-        _exact("cost_nanos"),
-    )
-)
-
-
-def _sums(row: Sequence[Any]) -> LogSums:
-    calls, succeeded, refused, failed, unpriced, latency_ms, *tokens, high, low = row
-    values = [calls, succeeded, refused, failed, unpriced, _joined(high, low), *tokens, float(latency_ms)]
-    return LogSums(*values)
 
 
 def _daily_total(row: Sequence[Any], size: int) -> DailyTotal:
-    values = [tuple(row[:size]), *row[size:-2], _joined(row[-2], row[-1])]
+    values = [tuple(row[:size]), *row[size:-2], joined(row[-2], row[-1])]
     return DailyTotal(*values)
 
 

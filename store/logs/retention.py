@@ -3,6 +3,7 @@
 import orjson
 
 from store.database import Connection, Database
+from store.logs.deletion import forget_deleted
 
 DAY_MS = 86_400_000
 BATCH_ROWS = 500
@@ -21,7 +22,9 @@ def delete_older(database: Database, before_ms: int, *, limit: int = BATCH_ROWS)
         ids = orjson.dumps([row[0] for row in rows]).decode()
         connection.execute(f"DELETE FROM bodies WHERE call_id IN ({connection.listed})", (ids,))
         connection.execute(f"DELETE FROM calls WHERE id IN ({connection.listed})", (ids,))
-        _note_deleted(connection, before_ms if len(rows) < limit else rows[-1][1])
+        gone_before_ms = before_ms if len(rows) < limit else rows[-1][1]
+        forget_deleted(connection, gone_before_ms)
+        _note_deleted(connection, gone_before_ms)
     return len(rows)
 
 

@@ -23,15 +23,16 @@ MAX_COUNT = 10**12
 """Tokens, milliseconds and the like: nine million rows that lie this much still add up within 64 bits."""
 
 _KEYS = frozenset(
-    {"id", "status", "provider", "model", "operation", "virtual_key_id", "team_id", "customer_id", "run_id", "provider_key_id"}
-)
+    {"id", "status", "provider", "model", "operation", "virtual_key_id", "team_id", "customer_id", "run_id", "provider_key_id",
+     "routing_rule_id"}
+)  # fmt: skip
 _TEXT_BYTES = tuple(
     (field.name, MAX_KEY_BYTES if field.name in _KEYS else MAX_TEXT_BYTES)
     for field in fields(CallRow)
     if field.name in COLUMNS and field.type in (str, "str")
 )
 _LIMITS = tuple(
-    (field.name, MAX_NANOS if field.name in ("at_ms", "cost_nanos", "held_nanos") else MAX_COUNT)
+    (field.name, MAX_NANOS if field.name in ("at_ms", "cost_nanos", "held_nanos", "recalculated_nanos") else MAX_COUNT)
     for field in fields(CallRow)
     if field.type in (int, "int", int | None, "int | None")
 )

@@ -53,5 +53,13 @@ class CallRow:
     """Identical refusals within a second share one row."""
     text_bytes: int = 0
     """Bytes of decoded request text: with `input_tokens`, what the estimator learns from."""
+    exceeded: str = ""
+    """Of a refusal: the caps in the way with their sums at that instant, as `store.logs.exceeded` writes them."""
+    routing_rule_id: str = ""
+    """The rule that chose the provider; empty when none did."""
+    recalculated_nanos: int | None = None
+    """What it would cost at the prices of a later day, when somebody asked; no sum and no budget knows of it."""
+    recalculated_source: str = ""
+    """Where those prices were from."""
     request_body: str | None = None
     response_body: str | None = None

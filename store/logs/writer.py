@@ -9,6 +9,7 @@ from store.clock import Clock
 from store.database import Database
 from store.errors import StoreUnavailable
 from store.logs.batch import Bodies, write_rows
+from store.logs.lost import note_lost
 from store.logs.refusals import RefusalMerger
 from store.logs.retention import BATCH_ROWS, DAY_MS, delete_older
 from store.logs.types import CallRow
@@ -61,6 +62,7 @@ class LogWriter:
         self._database = database
         self._clock = clock
         self._bodies = Bodies(body_bytes, clean)
+        self._body_bytes = body_bytes
         self._clean = clean
         self._retention_days = retention_days
         self._queue_rows = queue_rows
@@ -77,6 +79,7 @@ class LogWriter:
         self._stats = LogStats()
         self._reported = LogStats()
         self._reported_at = float("-inf")
+        self._noted = 0
         self._retained_at = float("-inf")
         self._thread: threading.Thread | None = None
 
@@ -85,6 +88,13 @@ class LogWriter:
         if self._thread is None and not self._closing:
             self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
             self._thread.start()
+
+    def keep(self, *, body_bytes: int, retention_days: int | None) -> None:
+        """From now on keep so much of each body, and rows for so long. From any thread."""
+        if body_bytes != self._body_bytes:
+            self._bodies, self._body_bytes = Bodies(body_bytes, self._clean), body_bytes
+        if retention_days != self._retention_days:
+            self._retention_days, self._retained_at = retention_days, float("-inf")
 
     def add(self, row: CallRow) -> None:
         """Queue one row. Never waits and never raises; when the queue is full the row is counted as dropped."""
@@ -196,8 +206,12 @@ class LogWriter:
             self._count(failed=sum(further.values()))
 
     def _commit(self, rows: list[CallRow], further: dict[str, int]) -> None:
+        lost = self.stats.dropped + self.stats.failed
         with self._database.write() as connection:
             write_rows(connection, rows, further, bodies=self._bodies)
+            if lost > self._noted:
+                note_lost(connection, lost - self._noted)
+        self._noted = lost
 
     def _cleaned(self, row: CallRow) -> CallRow:
         if self._clean is None or not (row.message or row.path):

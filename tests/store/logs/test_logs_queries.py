@@ -157,6 +157,7 @@ def test_lists_use_an_index(reader: LogReader) -> None:
         "SELECT id FROM calls ORDER BY at_ms DESC, number DESC LIMIT 5": "calls_by_time",
         "SELECT id FROM calls WHERE virtual_key_id IN ('x') AND at_ms > 5 ORDER BY at_ms DESC, number DESC LIMIT 5": "calls_by_key",
         "SELECT id FROM calls WHERE team_id IN ('x') AND team_id <> '' ORDER BY at_ms DESC, number DESC LIMIT 5": "calls_by_team",
+        "SELECT id FROM calls WHERE provider IN ('x') ORDER BY at_ms DESC, number DESC LIMIT 5": "calls_by_provider",
         "SELECT id FROM calls WHERE status IN ('error') AND status <> 'success' ORDER BY at_ms DESC LIMIT 5": "calls_by_status",
     }
     with database.read() as connection:

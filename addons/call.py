@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mitmproxy import http
 
 from addons.providers.dialect import Dialect, Reader, RequestFacts
 from addons.providers.registry import PathKind, ProviderFamily
 from addons.refusal import Refusal
+from store.config_store.routing_rules import RoutingRule
 from store.config_store.snapshot import Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
 from store.ledger.types import Granted
+from store.prices.cost import PatchOf, no_patch
 from store.prices.types import ModelPrice
 from store.usage import Reading
 
@@ -40,6 +42,47 @@ class WayIn(StrEnum):
     FORWARD = "forward"
 
 
+class Wanted(NamedTuple):
+    """What the caller asked for, before anything was chosen: a call that is resolved anew begins here."""
+
+    provider: Provider
+    family: ProviderFamily
+    dialect: Dialect | None
+    path: str
+    """As `provider_path`."""
+    model: str
+
+
+class Candidate(NamedTuple):
+    """A place that may serve a call: which provider, by which config of the key, and what the model is called there."""
+
+    provider: Provider
+    family: ProviderFamily
+    dialect: Dialect | None
+    path: str
+    config: ProviderConfig | None
+    model: str
+    key_id: str = ""
+    """The one provider key to use; empty: any that the config allows."""
+    foreign: bool = False
+    """Not the provider that the caller addressed: the caller's own credential must not go there."""
+
+
+class Destination(NamedTuple):
+    """Where a routing rule sends a call; None: as the caller asked."""
+
+    provider: str | None = None
+    model: str | None = None
+    key_id: str | None = None
+
+
+class Decision(NamedTuple):
+    """What a routing rule says: the rule, and where the call may go, in this order."""
+
+    rule: RoutingRule
+    destinations: tuple[Destination, ...]
+
+
 @dataclass(slots=True)
 class Call:
     """One exchange. Fields stand in the order in which the chain fills them."""
@@ -60,6 +103,8 @@ class Call:
     """Answered by the gateway itself (health, CA, quota, model list)."""
     by_model: bool = False
     """`/v1`: the model in the body picks the provider."""
+    pinned: bool = True
+    """The caller has named the provider: by its base URL, its host, or in front of the model."""
     family: ProviderFamily | None = None
     provider: Provider | None = None
     dialect: Dialect | None = None
@@ -101,6 +146,15 @@ class Call:
     requested_model: str = ""
     """The model as the caller wrote it."""
 
+    # choice of the provider
+    wanted: Wanted | None = None
+    rule: RoutingRule | None = None
+    """The routing rule that decided."""
+    foreign: bool = False
+    """The gateway chose another provider than the one addressed: the caller's own credential must not go there."""
+    key_id: str = ""
+    """The one provider key that a routing rule names."""
+
     # authorize
     provider_config: ProviderConfig | None = None
 
@@ -108,6 +162,8 @@ class Call:
     price: ModelPrice | None = None
     price_provider: str = ""
     """The name under which the price book knows the provider."""
+    patch_of: PatchOf = no_patch
+    """Prices of the operator's own for this caller, as they were when the call was priced; it is settled with the same."""
     assumed_price: bool = False
     """The price is the operator's, for models the price book does not know."""
     region: str | None = None

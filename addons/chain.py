@@ -3,32 +3,39 @@
 Head   route → identify → (free, unknown: authorize → credentials → address)
        From the request head and an immutable snapshot; no database. Free and unknown paths are decided here because their
        bodies are streamed through and nothing can be refused once the first byte has left.
-Body   read → route_by_model → authorize → estimate → reserve → trim → credentials → address
-       The model is known only from the body, so permission comes after it. The bound needs the model's price; the hold needs
-       the bound; the output limit written into the body needs the hold. Credentials come last, so that a refused call never
-       held a provider's key. Money is held before the address is even written.
+Body   read → route_by_model → authorize → rules → candidates → for each: key, estimate, hold → trim → credentials → address
+       The model is known only from the body, so permission and the choice of the provider come after it. The bound needs the
+       model's price; the hold needs the bound; the output limit written into the body needs the hold. A candidate that cannot
+       serve gives way to the next before anything is sent. Credentials are written last: a refused call never held a
+       provider's key. Money is held before the address is even written.
 Answer meter
 End    settle → record → label
        Money first: whatever goes wrong in a log row or a label must not lose a charge.
 """
 
-from addons.call import Call
+from dataclasses import replace
+from functools import partial
+
+from addons.call import Call, Candidate
+from addons.candidates import candidates, want, want_again
+from addons.holding import hold_first
+from addons.outcomes import TIMED_OUT, UPSTREAM_FAILED
 from addons.policy import Policy
 from addons.providers.registry import PathKind
 from addons.refusal import Refusal
 from addons.services import Services
 from addons.steps import meter
-from addons.steps.authorize import authorize, caps_of, has_hard_money_cap
+from addons.steps.authorize import admit, allows, authorize, caps_of, has_hard_money_cap
 from addons.steps.credentials import credentials, redact
-from addons.steps.estimate import estimate
 from addons.steps.identify import identify, identify_again, identify_by_hash
 from addons.steps.label import label
 from addons.steps.read import read, read_facts
 from addons.steps.record import record, status_of
-from addons.steps.reserve import reserve
-from addons.steps.route import address, route, route_by_model
+from addons.steps.route import address, place_at, route, route_by_model
+from addons.steps.rules import decide
 from addons.steps.settle import settle
 from addons.steps.trim import trim
+from store.config_store.snapshot import ANY
 from store.ledger.types import Cap
 
 STALE_TRIES = 5
@@ -46,7 +53,7 @@ def head(call: Call, services: Services, form: str, connect: tuple[str, int] | N
 
 def head_again(call: Call, services: Services) -> None:
     """The rest of `head` for a key that only a newer snapshot knows."""
-    identify_by_hash(call, services.snapshots.current)
+    identify_by_hash(call, services.snapshots.current, services.clock.now_ms())
     _head_known(call, services)
 
 
@@ -98,23 +105,25 @@ async def body(call: Call, services: Services) -> None:
     for _ in range(STALE_TRIES):
         if call.refusal is not None:
             return
-        authorize(call, services)
+        admit(call, services)
         if call.refusal is not None:
             return
-        caps = caps_of(call)
-        if call.facts is not None and call.facts.deferred and _must_block(services.policy, caps):
-            call.refuse(_unmeterable("A background response", call))
+        want(call)
+        found = choose(call, services)
+        if not found:
+            authorize(call, services)  # which says why
+            _name_rule(call)
             return
-        estimate(call, services, caps)
-        call.cap_ids = tuple(cap.id for cap in caps)
-        stale = await reserve(call, services, caps)
+        stale = await hold_first(call, services, found, _deferred)
         if stale is None:
             break
         await services.snapshots.refresh(stale.revision)
-        identify_again(call, services.snapshots.current)
+        want_again(call)
+        identify_again(call, services.snapshots.current, services.clock.now_ms())
     else:
         call.refuse(Refusal(503, "gateway_unavailable", "The configuration keeps changing; try again.", retry_after=2))
     if call.refusal is not None:
+        _name_rule(call)
         return
     trim(call)
     credentials(call, services)
@@ -122,14 +131,86 @@ async def body(call: Call, services: Services) -> None:
         address(call)
 
 
+def choose(call: Call, services: Services) -> list[Candidate]:
+    """Who may serve the call, after the routing rules. Where nobody may, the call stands as its first destination was meant."""
+    decision = decide(call, services, partial(_caps_as_asked, call), partial(_can_serve, call)) if _has_rules(call) else None
+    found = candidates(call, services, decision)
+    if decision is None:
+        return found
+    call.rule = decision.rule
+    if not found:
+        first = decision.destinations[0]
+        call.model = first.model or call.model
+        call.provider = call.governance().providers.get(first.provider or "", call.provider)
+    return found
+
+
+def _has_rules(call: Call) -> bool:
+    return bool(call.governance().routing_rules)
+
+
+def _caps_as_asked(call: Call) -> tuple[Cap, ...]:
+    """The caps that the call touches where the caller sent it, by the config that goes first there."""
+    key, provider = call.virtual_key, call.provider
+    if key is not None and provider is not None:
+        fitting = (
+            config
+            for name in (provider.name, ANY)
+            for config in key.provider_configs
+            if config.provider == name and allows(config, call.model, provider.name)
+        )
+        call.provider_config = next(fitting, None)
+    caps = caps_of(call)
+    call.provider_config = None
+    return caps
+
+
+def _can_serve(call: Call, provider_name: str) -> bool:
+    provider = call.governance().providers.get(provider_name)
+    if provider is None or call.wanted is None:
+        return False
+    return provider.name == call.wanted.provider.name or place_at(call, provider) is not None
+
+
+def _deferred(call: Call, services: Services, caps: tuple[Cap, ...]) -> Refusal | None:
+    if call.facts is not None and call.facts.deferred and _must_block(services.policy, caps):
+        return _unmeterable("A background response", call)
+    return None
+
+
+def _name_rule(call: Call) -> None:
+    """A refusal of what the caller did not ask for says who asked for it."""
+    refusal, rule, wanted = call.refusal, call.rule, call.wanted
+    if refusal is None or rule is None or wanted is None or call.provider is None:
+        return
+    if (call.provider.name, call.model) != (wanted.provider.name, wanted.model):
+        said = f"{refusal.message} Routing rule '{rule.name}' chose {call.provider.name}/{call.model[:120]} for this call."
+        call.refusal = replace(refusal, message=said)
+
+
 def answer(call: Call, services: Services) -> None:
     """The head of the provider's answer is here: choose how to read the rest."""
     redact(call)
+    _note_health(call, services)
     meter.begin(call, services)
+
+
+def _note_health(call: Call, services: Services) -> None:
+    """What the answer says of the provider and of the gateway's key there; of the caller's own key nothing is remembered."""
+    response, provider = call.flow.response, call.provider
+    if response is None or provider is None or call.kind is not PathKind.METERED:
+        return
+    status = response.status_code
+    if status == 429 and call.provider_key is None:
+        return
+    key_id = call.provider_key.id if call.provider_key else ""
+    services.health.answered(provider.name, key_id, status, response.headers.get("retry-after"))
 
 
 def end(call: Call, services: Services, outcome: str) -> None:
     """The exchange is over, well or badly. Idempotent."""
+    if outcome in (UPSTREAM_FAILED, TIMED_OUT) and call.provider is not None and call.kind is PathKind.METERED:
+        services.health.failed(call.provider.name)
     settle(call, services, outcome)
     record(call, services)
     if call.response_started is None and not call.plain:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from addons.fullness import Fullness
+from addons.health import Health
 from addons.policy import Policy
+from addons.rule_faults import RuleFaults
 from addons.steps.learned import AnswerSizes, Learned
 from store.clock import Clock, Ids
 from store.config_store.snapshot import Snapshot
@@ -76,3 +79,13 @@ class Services:
     """Somebody may look at the flows: an inspector, or the stock tool we run in."""
     answers: AnswerSizes = field(default_factory=AnswerSizes)
     """Earlier answers that requests may name as their past."""
+    fullness: Fullness = field(default_factory=Fullness)
+    """How full caps are, for routing rules that ask."""
+    known_models: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """Whether the price book knows a model at a provider; bounded by whoever fills it."""
+    rule_faults: RuleFaults = field(default_factory=RuleFaults)
+    health: Health = field(init=False)
+    """What failed in the last seconds."""
+
+    def __post_init__(self) -> None:
+        self.health = Health(self.clock.monotonic)

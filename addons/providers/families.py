@@ -32,6 +32,8 @@ class ProviderFamily:
     """On a website: the paths that are the API, where what is unknown stays unknown."""
     openai_prefix: str = ""
     """Where a server of another protocol offers OpenAI's: what takes the place of `/v1`."""
+    anthropic_prefix: str = ""
+    """Where a server of another protocol offers Anthropic's: what stands before `/v1/messages`."""
     prices_of: str = ""
     """Another family's name, when this one's models are that provider's own."""
 
@@ -85,7 +87,7 @@ _ALL = (
     _openai_like("mistral", "api.mistral.ai", "codestral.mistral.ai", base_url="https://api.mistral.ai/v1",
                  asks_usage=False),
     _openai_like("deepseek", "api.deepseek.com", base_url="https://api.deepseek.com",
-                 protocols=("openai", "anthropic")),
+                 protocols=("openai", "anthropic"), anthropic_prefix="/anthropic"),
     _openai_like("xai", "api.x.ai", "us-east-1.api.x.ai", "eu-west-1.api.x.ai", base_url="https://api.x.ai/v1",
                  protocols=("openai", "anthropic")),
     _openai_like("openrouter", "openrouter.ai", base_url="https://openrouter.ai/api/v1", website=True,

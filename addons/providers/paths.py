@@ -1,10 +1,13 @@
 """Brings a request path to the one form that servers could understand it as, so that no spelling hides an endpoint."""
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+/?\Z|/\Z")
 _MAX_ROUNDS = 4
+_SHORT = 300
+"""Longer paths are not remembered: they come from callers, and memory is bounded."""
 
 
 def without_query(path: str) -> str:
@@ -19,6 +22,11 @@ def is_plain(path: str) -> bool:
 
 def canonical(path: str) -> str:
     """The path as the most forgiving server would read it; letters keep their case, the slash at the end goes."""
+    # Calls come to a handful of paths, and this is asked several times for each.
+    return _remembered(path) if len(path) <= _SHORT else _canonical(path)
+
+
+def _canonical(path: str) -> str:
     text = without_query(path)
     for _ in range(_MAX_ROUNDS):
         decoded = unquote(text, errors="replace")
@@ -35,3 +43,6 @@ def canonical(path: str) -> str:
         elif segment not in ("", "."):
             segments.append(segment)
     return "/" + "/".join(segments)
+
+
+_remembered = lru_cache(1024)(_canonical)

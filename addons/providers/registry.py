@@ -22,6 +22,7 @@ __all__ = [
     "family_of_host",
     "is_websocket_path",
     "residency_of_host",
+    "same_call_path",
     "upstream_path",
 ]  # fmt: skip
 
@@ -107,6 +108,22 @@ def upstream_path(family: ProviderFamily, path: str) -> str:
     if base.endswith("/v1") and (path == "/v1" or path.startswith(("/v1/", "/v1?"))):
         return base + path[3:]
     return base + path
+
+
+_CALL_ENDING = re.compile(r"((?:/chat)?/completions|/responses(?:/compact)?|/embeddings|/messages)\Z")
+
+
+def same_call_path(family: ProviderFamily, path: str) -> str:
+    """The path below a provider's address at which it takes the call that `path` is at another provider of the same protocol.
+
+    Paths that hold the model (Gemini) are the same everywhere.
+    """
+    ending = _CALL_ENDING.search(paths.canonical(path).lower())
+    if ending is None:
+        return path
+    if ending[1] == "/messages":
+        return f"{family.anthropic_prefix}/v1/messages"
+    return (family.openai_prefix or "/v1") + ending[1]
 
 
 def endpoint(family: ProviderFamily, method: str, path: str) -> Endpoint:

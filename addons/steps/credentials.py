@@ -5,7 +5,7 @@ from addons.patterns import matches_any
 from addons.providers.registry import PathKind
 from addons.refusal import Refusal
 from addons.services import Services
-from store.config_store.snapshot import ANY, ProviderKey
+from store.config_store.snapshot import ANY, Provider, ProviderConfig, ProviderKey
 
 METHOD_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 """Some servers take the method from these; what was metered as a GET must not become a POST there."""
@@ -26,13 +26,16 @@ def credentials(call: Call, services: Services) -> None:
     for override in METHOD_OVERRIDES:
         if override in call.header_names:
             call.changes[override] = None
-    own_first = call.way_in.value == "forward" or call.caller_oauth or services.policy.allow_direct_keys or call.signed_by_caller
-    if call.caller_credential and own_first:
+    if sends_own(call, services):
         return
-    lendable = call.virtual_key is not None or not services.policy.enforce_auth
-    key = choose_key(call, services) if lendable else None
+    key = call.provider_key or (choose_key(call, services) if lends(call, services) else None)
     if key is None:
-        if call.caller_credential or call.family.auth == "none" or call.kind is PathKind.FREE:
+        if call.foreign:
+            call.changes.update(dict.fromkeys(AUTH_HEADERS))
+            call.query = _without_key(call.query)
+        elif call.caller_credential:
+            return
+        if call.family.auth == "none" or call.kind is PathKind.FREE:
             return
         whose = f" for virtual key '{call.virtual_key.name}'" if call.virtual_key else ""
         call.refuse(
@@ -47,29 +50,51 @@ def credentials(call: Call, services: Services) -> None:
     _insert(call, key.value)
 
 
+def sends_own(call: Call, services: Services) -> bool:
+    """Whether the caller's own credential goes upstream whatever keys there are. Never to a provider it did not address."""
+    if not call.caller_credential or call.foreign:
+        return False
+    direct = call.caller_oauth or services.policy.allow_direct_keys or call.signed_by_caller
+    return direct or call.way_in.value == "forward"
+
+
+def lends(call: Call, services: Services) -> bool:
+    """Whether a key of the gateway's may be used: a stranger without a virtual key gets none."""
+    return call.virtual_key is not None or not services.policy.enforce_auth
+
+
 def choose_key(call: Call, services: Services) -> ProviderKey | None:
-    """One of the provider's keys that this virtual key may use for this model, at random by weight."""
-    provider, config = call.provider, call.provider_config
-    if provider is None:
+    """One of the usable keys at random by weight; one that failed in the last seconds only where there is no other."""
+    if call.provider is None:
         return None
+    usable = usable_keys(call.provider, call.provider_config, call.model, call.key_id)
+    if len(usable) < 2:
+        return usable[0] if usable else None
+    name, health = call.provider.name, services.health
+    usable = [key for key in usable if not health.is_failing(name, key.id)] or usable
+    return services.random.choices(usable, weights=[key.weight for key in usable])[0]
+
+
+def usable_keys(provider: Provider, config: ProviderConfig | None, model: str, key_id: str = "") -> list[ProviderKey]:
+    """The provider's keys that a config allows for this model. `key_id`: only this one."""
     allowed = config.key_ids if config is not None else (ANY,)
-    usable = [
+    return [
         key
         for key in provider.keys
         if key.value
-        and key.weight > 0
+        and (key.id == key_id if key_id else key.weight > 0)
         and (ANY in allowed or key.id in allowed or key.name in allowed)
-        and (not call.model or (matches_any(key.models, call.model) and not matches_any(key.blacklisted_models, call.model)))
+        and (not model or _serves(key, model, provider.name))
     ]
-    if len(usable) < 2:
-        return usable[0] if usable else None
-    return services.random.choices(usable, weights=[key.weight for key in usable])[0]
+
+
+def _serves(key: ProviderKey, model: str, provider: str) -> bool:
+    return matches_any(key.models, model, provider) and not matches_any(key.blacklisted_models, model, provider)
 
 
 def _insert(call: Call, value: str) -> None:
     call.changes.update(dict.fromkeys(AUTH_HEADERS))
-    if "key=" in call.query:
-        call.query = "&".join(part for part in call.query.split("&") if not part.startswith("key="))
+    call.query = _without_key(call.query)
     auth = call.family.auth if call.family else "bearer"
     if auth == "bearer":
         call.changes[b"authorization"] = f"Bearer {value}".encode()
@@ -77,6 +102,10 @@ def _insert(call: Call, value: str) -> None:
         call.changes[auth.encode()] = value.encode()
     for name, extra in call.provider.extra_headers if call.provider else ():
         call.changes[name.lower().encode()] = extra.encode()
+
+
+def _without_key(query: str) -> str:
+    return "&".join(part for part in query.split("&") if not part.startswith("key=")) if "key=" in query else query
 
 
 def redact(call: Call) -> None:

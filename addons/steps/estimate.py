@@ -10,6 +10,7 @@ from addons.services import Services
 from addons.steps.learned import MARGIN
 from store.ledger.types import Cap
 from store.prices.bound import Bound, make_bound
+from store.prices.cost import PatchOf, no_patch
 from store.prices.types import ModelLimits, ModelPrice, Rates, Tier
 
 UNKNOWN_CONTEXT_TOKENS = 1_000_000
@@ -48,10 +49,22 @@ def _find_price(call: Call, services: Services) -> None:
     facts, provider, family = call.facts, call.provider, call.family
     if facts is None or provider is None or family is None:
         return
-    for name in filter(None, dict.fromkeys((provider.name, family.name, family.prices_of))):
+    call.assumed_price = False
+    call.patch_of = _overrides_of(call)
+    patch = call.patch_of(call.model)
+    names = tuple(filter(None, dict.fromkeys((provider.name, family.name, family.prices_of))))
+    # An override changes the price of the name that has one; it stands alone where none has.
+    tries = [(name, None) for name in names] if patch is None else [(_priced_name(call, services, names), patch)]
+    for name, on_top in tries:
         call.price_provider = name
         call.price = services.book.asked_price(
-            name, call.model, call.at_ms, service_tier=facts.service_tier, speed=facts.speed, region=call.region
+            name,
+            call.model,
+            call.at_ms,
+            service_tier=facts.service_tier,
+            speed=facts.speed,
+            region=call.region,
+            patch=on_top,
         )
         if call.price is not None:
             return
@@ -61,6 +74,23 @@ def _find_price(call: Call, services: Services) -> None:
         call.assumed_price = True
         rates = Rates(unpriced.input_picos, unpriced.output_picos)
         call.price = ModelPrice(provider.name, call.model, (Tier(-1, rates),), ASSUMED_SOURCE)
+
+
+def _overrides_of(call: Call) -> PatchOf:
+    """The governance's own prices for this caller, at this provider and with this provider key, whatever the model."""
+    prices = call.governance().prices
+    if not prices:
+        return no_patch
+    key = call.virtual_key.id if call.virtual_key else ""
+    provider = call.provider.name if call.provider else ""
+    provider_key = call.provider_key.id if call.provider_key else ""
+    operation = call.operation
+    return lambda model: prices.find(key, provider, provider_key, model, operation)
+
+
+def _priced_name(call: Call, services: Services, names: tuple[str, ...]) -> str:
+    """The first of a provider's names under which the price book knows the model."""
+    return next((name for name in names if services.book.price(name, call.model, call.at_ms) is not None), names[0])
 
 
 def _bound_input(call: Call, services: Services, known: ModelLimits) -> None:

@@ -52,7 +52,7 @@ def identify(call: Call, services: Services) -> None:
     key: VirtualKey | None
     if value is not None:
         call.key_hash = key_hash(value)
-        key = snapshot.by_hash.get(call.key_hash)
+        key = snapshot.find(call.key_hash, services.clock.now_ms())
         if key is None:
             call.refuse(
                 Refusal(
@@ -82,9 +82,9 @@ def is_unknown_key(call: Call) -> bool:
     return call.refusal is not None and call.refusal.type == "virtual_key_not_found"
 
 
-def identify_by_hash(call: Call, snapshot: Snapshot) -> None:
+def identify_by_hash(call: Call, snapshot: Snapshot, now_ms: int) -> None:
     """A second chance for an unknown key, in a newer snapshot. The refusal stays when it is unknown there too."""
-    key = snapshot.by_hash.get(call.key_hash)
+    key = snapshot.find(call.key_hash, now_ms)
     if key is None:
         return
     call.refusal = None
@@ -94,12 +94,12 @@ def identify_by_hash(call: Call, snapshot: Snapshot) -> None:
         call.provider = snapshot.providers.get(call.provider.name, call.provider)
 
 
-def identify_again(call: Call, snapshot: Snapshot) -> None:
+def identify_again(call: Call, snapshot: Snapshot, now_ms: int) -> None:
     """After the governance has changed: the same key in the new picture. Refuses when it is gone."""
     call.snapshot = snapshot
     if call.virtual_key is None:
         return
-    key = snapshot.by_hash.get(call.key_hash) if call.key_hash else snapshot.virtual_keys.get(call.virtual_key.id)
+    key = snapshot.find(call.key_hash, now_ms) if call.key_hash else snapshot.virtual_keys.get(call.virtual_key.id)
     if key is None:
         call.refuse(Refusal(401, "virtual_key_not_found", "This virtual key was deleted or rotated a moment ago."))
     call.virtual_key = key

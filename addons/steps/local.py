@@ -127,7 +127,7 @@ def _models(call: Call, services: Services, local: LocalAnswers) -> http.Respons
         known = local.list_models(provider.name) or local.list_models(provider.dialect_family)
         for model in known:
             if configs is None or any(
-                matches_any(c.allowed_models, model) and not matches_any(c.blacklisted_models, model) for c in configs
+                matches_any(c.allowed_models, model, name) and not matches_any(c.blacklisted_models, model, name) for c in configs
             ):
                 rows.append({"id": f"{name}/{model}", "object": "model", "owned_by": name})
                 if name == "openai":

@@ -4,6 +4,7 @@ from addons.call import Call
 from addons.outcomes import CLIENT_LEFT, COMPLETE, CUT
 from addons.providers.registry import PathKind
 from addons.services import Services
+from store.logs.exceeded import pack
 from store.logs.types import CallRow
 from store.usage import Usage
 
@@ -81,6 +82,8 @@ def row_of(call: Call, services: Services) -> CallRow:
         path=call.client_path,
         client=flow.request.headers.get("user-agent", "")[:CLIENT_NAME_MAX],
         text_bytes=call.facts.text_bytes if call.facts else 0,
+        exceeded=pack(refusal.exceeded) if refusal else "",
+        routing_rule_id=call.rule.id if call.rule else "",
         request_body=call.body[:body_limit].decode(errors="replace") if body_limit and call.body else None,
         response_body=response_text(call, body_limit) if body_limit else None,
     )

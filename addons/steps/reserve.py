@@ -19,36 +19,57 @@ RATE_TYPES = {
 }
 
 
+def unpriced(call: Call, services: Services, caps: tuple[Cap, ...]) -> Refusal | None:
+    """402 for a call of unknown price under a hard money cap, unless the operator allows it."""
+    must_hold = any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps)
+    if call.price is not None or not must_hold or services.policy.unpriced == "allow":
+        return None
+    provider = call.provider.name if call.provider else ""
+    return Refusal(
+        402,
+        "unpriced_model",
+        f"No price is known for model '{call.model[:120]}' of provider '{provider}', and a hard budget"
+        " applies to this call. Add a price for it, or set gateway.unpriced.",
+    )
+
+
+async def ask(call: Call, services: Services, request: HoldRequest) -> Granted | Refused | Stale:
+    """The ledger's answer. Raises StoreUnavailable when it cannot be written: no provider key is used then."""
+    try:
+        return await services.ledger.hold(request)
+    except BaseException:
+        call.provider_key = None
+        raise
+
+
+def keep(call: Call, granted: Granted, caps: tuple[Cap, ...]) -> None:
+    """The call may leave with this hold."""
+    call.hold = granted
+    call.hold_is_strict = any(cap.strict and cap.unit is Unit.USD for cap in caps)
+    call.state = State.HELD
+
+
 async def reserve(call: Call, services: Services, caps: tuple[Cap, ...]) -> Stale | None:
     """Hold the bound on `caps` (narrowest first). Returns Stale when the call must be resolved again; may refuse.
 
     Raises StoreUnavailable when the ledger cannot be written.
     """
-    provider = call.provider.name if call.provider else ""
-    must_hold = any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in caps)
-    if call.price is None and must_hold and services.policy.unpriced != "allow":
-        call.refuse(
-            Refusal(
-                402,
-                "unpriced_model",
-                f"No price is known for model '{call.model[:120]}' of provider '{provider}', and a hard budget"
-                " applies to this call. Add a price for it, or set gateway.unpriced.",
-            )
-        )
+    refusal = unpriced(call, services, caps)
+    if refusal is not None:
+        call.refuse(refusal)
         return None
-    answer = await services.ledger.hold(_request(call, services, caps))
+    answer = await ask(call, services, request_of(call, services, caps))
     if isinstance(answer, Stale):
         return answer
     if isinstance(answer, Refused):
         call.refuse(refusal_of(answer, services.clock.now_ms()))
         return None
-    call.hold = answer
-    call.hold_is_strict = any(cap.strict and cap.unit is Unit.USD for cap in caps)
-    call.state = State.HELD
+    keep(call, answer, caps)
     return None
 
 
-def _request(call: Call, services: Services, caps: tuple[Cap, ...]) -> HoldRequest:
+def request_of(call: Call, services: Services, caps: tuple[Cap, ...], *, may_wait: bool = True) -> HoldRequest:
+    """What the call asks of the ledger. `may_wait`: it stands in line where only other calls' holds are in the way."""
     key, facts = call.virtual_key, call.facts
     bound, strict = call.bound, call.strict_bound
     may_trim = services.policy.trim_output and not call.signed and facts is not None and bool(facts.output_limit_path)
@@ -66,6 +87,7 @@ def _request(call: Call, services: Services, caps: tuple[Cap, ...]) -> HoldReque
         trim=may_trim,
         revision=call.governance().revision,
         waiting_bytes=len(call.body),
+        may_wait=may_wait,
         facts=CallFacts(
             virtual_key_id=key.id if key else "",
             virtual_key_name=key.name if key else "",

@@ -1,13 +1,23 @@
 """Where a request goes: origin-form or CONNECT or model → provider, dialect, upstream address; metered, free or unknown."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mitmproxy import http
 
 from addons.call import Call, State, WayIn
 from addons.headers import rewrite
-from addons.providers.registry import FAMILIES, PathKind, ProviderFamily, endpoint, family_of_host, residency_of_host
+from addons.providers.dialect import Dialect
+from addons.providers.registry import (
+    FAMILIES,
+    PathKind,
+    ProviderFamily,
+    endpoint,
+    family_of_host,
+    residency_of_host,
+    same_call_path,
+)
 from addons.refusal import Refusal
 from addons.services import Services
 from store.config_store.snapshot import Provider, Snapshot
@@ -127,7 +137,8 @@ def _openai_shaped(call: Call, snapshot: Snapshot, path: str) -> None:
         call.refuse(Refusal(404, "not_found", f"No provider '{name}' is configured for {path[:80]}."))
         return
     _settle_on(call, provider, path)
-    call.by_model = call.kind is PathKind.METERED and name == "openai"
+    call.by_model = call.kind is PathKind.METERED
+    call.pinned = not call.by_model
 
 
 def _settle_on(call: Call, provider: Provider, path: str) -> None:
@@ -176,9 +187,8 @@ def route_by_model(call: Call) -> None:
     provider = call.governance().providers.get(PREFIX_ALIASES.get(head, head)) if slash else None
     if provider is None or not rest or provider.dialect_family not in FAMILIES:
         return
-    family = FAMILIES[provider.dialect_family]
-    place = endpoint(family, call.flow.request.method, call.provider_path)
-    if place.dialect is None or place.dialect.name != call.dialect.name:
+    place = place_at(call, provider)
+    if place is None:
         call.refuse(
             Refusal(
                 400,
@@ -188,8 +198,31 @@ def route_by_model(call: Call) -> None:
             )
         )
         return
-    call.provider, call.family, call.dialect = provider, family, place.dialect
-    call.model = rest
+    call.provider, call.family, call.dialect, call.provider_path = provider, place.family, place.dialect, place.path
+    call.model, call.pinned = rest, True
+
+
+class PlaceAt(NamedTuple):
+    """Where another provider takes the same kind of request: its protocol's variant there, and the path."""
+
+    family: ProviderFamily
+    dialect: Dialect
+    path: str
+
+
+def place_at(call: Call, provider: Provider) -> PlaceAt | None:
+    """Where `provider` takes this call's request as it is; None when it does not speak the call's dialect there.
+
+    A provider without any known address serves nothing.
+    """
+    family = FAMILIES.get(provider.dialect_family)
+    if family is None or call.dialect is None or not (provider.base_url or family.base_url):
+        return None
+    path = same_call_path(family, call.provider_path)
+    place = endpoint(family, call.flow.request.method, path)
+    if place.dialect is None or place.dialect.name != call.dialect.name:
+        return None
+    return PlaceAt(family, place.dialect, path)
 
 
 def upstream_address(call: Call) -> tuple[str, str, int, str]:

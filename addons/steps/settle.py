@@ -97,6 +97,7 @@ def _price(call: Call, services: Services, reading: Reading, usage: Usage) -> tu
         service_tier=facts.service_tier if facts else None,
         speed=facts.speed if facts else None,
         region=call.region,
+        patch_of=call.patch_of,
     )
     if cost.cost_nanos is not None:
         return cost.cost_nanos, cost.source

@@ -1,5 +1,6 @@
 """What the books need now and then: raises whose time is up, windows to seal, rows to prune. In small steps, one at a time."""
 
+from store.config_store.audit import prune_audit
 from store.database import Connection, Database
 from store.ledger.raises import end_raises
 from store.ledger.seal import AT_ONCE, forget_epochs, look_at_windows, prune
@@ -15,9 +16,11 @@ DAY_MS = 86_400_000
 class Housekeeping:
     """The chores of one ledger database. Every process may run them: a row in the database keeps them from doing so together."""
 
-    def __init__(self, database: Database, retention_days: int | None) -> None:
+    def __init__(self, database: Database, retention_days: int | None, audit_days: int | None = None) -> None:
+        """How many days the rows of calls and those of the audit log are kept; None: for ever."""
         self._database = database
         self._retention_ms = None if retention_days is None else retention_days * DAY_MS
+        self._audit_ms = None if audit_days is None else audit_days * DAY_MS
 
     def step(self) -> float:
         """One short transaction at most; returns after how many seconds to call again. Raises StoreUnavailable."""
@@ -36,6 +39,8 @@ class Housekeeping:
             return True
         if connection.execute("SELECT 1 FROM balances WHERE look_ms IS NOT NULL AND look_ms <= ? LIMIT 1", (now_ms,)):
             return True
+        if self._audit_ms is not None and _chore(connection, "audit")[0] <= now_ms:
+            return True
         return self._retention_ms is not None and _chore(connection, "prune")[0] <= now_ms
 
     def _work(self, connection: Connection, now_ms: int) -> bool:
@@ -44,7 +49,18 @@ class Housekeeping:
             return True
         if look_at_windows(connection, now_ms, AT_ONCE)[0] > 0:
             return True
+        if self._audit_ms is not None and self._prune_audit(connection, now_ms, now_ms - self._audit_ms):
+            return True
         return self._retention_ms is not None and self._prune(connection, now_ms, now_ms - self._retention_ms)
+
+    @staticmethod
+    def _prune_audit(connection: Connection, now_ms: int, before_ms: int) -> bool:
+        if _chore(connection, "audit")[0] > now_ms:
+            return False
+        if prune_audit(connection, before_ms, AT_ONCE) == AT_ONCE:
+            return True
+        _note(connection, "audit", now_ms + PRUNE_EVERY_MS, 0)
+        return False
 
     @staticmethod
     def _prune(connection: Connection, now_ms: int, before_ms: int) -> bool:

@@ -44,6 +44,7 @@ class Ledger:
         line_bytes_max: int = LINE_BYTES_MAX,
         store_wait_seconds: float = STORE_WAIT_SECONDS,
         retention_days: int | None = None,
+        audit_days: int | None = None,
     ) -> None:
         self.live: set[str] = set()
         self._database = database
@@ -51,7 +52,7 @@ class Ledger:
         self._store_wait_seconds = store_wait_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._house = Housekeeping(database, retention_days)
+        self._house = Housekeeping(database, retention_days, audit_days)
         self._asked: set[HoldOperation] = set()
         self._settling: set[SettleOperation] = set()
         self._closed = False

@@ -143,6 +143,8 @@ class HoldRequest(NamedTuple):
     facts: CallFacts = _NOBODY
     waiting_bytes: int = 0
     """Memory this call keeps while it waits in line (its buffered body); the line is bounded in calls and in bytes."""
+    may_wait: bool = True
+    """False: where only other calls' holds are in the way it is refused (`held_only`) at once, for there is another choice."""
 
 
 class Granted(NamedTuple):

@@ -28,7 +28,7 @@ from store.ledger.operations import (
 from store.ledger.recovery import book_leftovers, end_forgotten, recover_dead
 from store.ledger.rows import HoldRow, StoredCap, balances_query
 from store.ledger.spool import SHUT, Spool
-from store.ledger.types import Granted, Settled, Unit
+from store.ledger.types import Granted, HoldRequest, Settled, Unit
 
 log = logging.getLogger(__name__)
 
@@ -424,17 +424,16 @@ class Writer:
             answers.append((hold, result))
             return
         hold.needs = result.needs
-        if waited >= self._patience(result.verdict.blocking) or (newcomer and not line.has_room(hold)):
+        if waited >= self._patience(hold.request, result.verdict.blocking) or (newcomer and not line.has_room(hold)):
             refusal: HoldAnswer = batch.refusal(hold.request, result.verdict, held_only=True, waited_ms=waited_ms)
             answers.append((hold, refusal))
             return
         self._wait(batch, hold, line)
 
-    def _patience(self, blocking: tuple[Slot, ...]) -> float:
+    def _patience(self, request: HoldRequest, blocking: tuple[Slot, ...]) -> float:
         # A request that is held is as good as used: only a call that never left gives it back, so nobody waits long for that.
-        if any(slot.stored.unit in (Unit.CONCURRENT, Unit.REQUESTS) for slot in blocking):
-            return self._short_wait_seconds
-        return self._hold_wait_seconds
+        short = any(slot.stored.unit in (Unit.CONCURRENT, Unit.REQUESTS) for slot in blocking)
+        return (self._short_wait_seconds if short else self._hold_wait_seconds) if request.may_wait else 0.0
 
     @staticmethod
     def _wait(batch: Batch, hold: HoldOperation, line: Line) -> None:

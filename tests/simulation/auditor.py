@@ -197,7 +197,7 @@ class Auditor:
             self.noted("refused")
         else:
             waited = now - ask.asked_at
-            if waited >= self._patience(verdict, line) or (newcomer and not line.has_room(ask)):
+            if not call.may_wait or waited >= self._patience(verdict, line) or (newcomer and not line.has_room(ask)):
                 answers[id(ask)] = Expected("refused", held_only=True, blocking=verdict.blocking)
                 self.noted("refused after waiting")
                 return

@@ -35,6 +35,7 @@ PAST_A_CAP = (
 FALSE_REFUSALS = (
     mutant("a call that just fits is refused", ("decide:decide", "elif needed > left:", "elif needed >= left:")),
     mutant("other calls' holds are a final refusal", ("decide:decide", "held.append(slot)", "hopeless.append(slot)")),
+    mutant("who has another choice waits", ("writer:Writer._patience", " if request.may_wait else 0.0", "")),
     mutant("nobody waits", ("writer:Writer._try_hold", "waited >= self._patience(", "0.0 <= self._patience(")),
     mutant("deleted caps still bind", ("batch:Batch._slots", "if not stored.cap.deleted:", "if True:"), first=5),
     mutant("observing caps refuse", ("decide:decide", "watched.append(stored.cap.id)", "hopeless.append(slot)")),

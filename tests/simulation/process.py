@@ -111,6 +111,7 @@ class FakeProcess:
             call.trim,
             call.revision,
             waiting_bytes=call.waiting_bytes,
+            may_wait=call.may_wait,
         )
         asked = Asked(ask, request, self.world.loop.create_task(self.ledger.hold(request)))
         self.asked.append(asked)

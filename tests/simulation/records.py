@@ -1,6 +1,7 @@
 """What the auditor remembers: caps, calls, what people did. Plain records with sums made anew at every question."""
 
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from tests.simulation.periods import Lattice, Period
 
@@ -107,6 +108,11 @@ class CallRecord:
     settled_ms: int = 0
     pruned: bool = False
     told_to_stay: bool = False
+
+    @property
+    def may_wait(self) -> bool:
+        """Every sixth call has another choice and does not stand in line."""
+        return crc32(self.id.encode()) % 6 != 0
     """Its caller was told that it may not leave, whatever the books say."""
     forgotten: bool = False
     by_hand: bool = False

@@ -8,7 +8,7 @@ import pytest
 from addons.call import Call, State
 from addons.steps.authorize import allows, authorize, caps_of, has_hard_money_cap
 from addons.steps.route import route
-from store.config_store.snapshot import ANY, ProviderConfig, VirtualKey
+from store.config_store.snapshot import ANY, ModelCaps, ModelLimit, ProviderConfig, VirtualKey
 from store.ledger.types import Enforcement, Unit
 from tests.support import calls
 from tests.support.calls import NOW_MS, cap
@@ -67,7 +67,10 @@ def test_keys_that_are_switched_off_expired_or_empty(fields: dict[str, Any], exp
         ({"allowed_models": ()}, "gpt-4o-mini", "model_blocked"),
         ({"allowed_models": ("gpt-4o",)}, "gpt-4o-mini", "model_blocked"),
         ({"allowed_models": ("gpt-4o*",)}, "gpt-4o-mini", ""),
-        ({"allowed_models": ("gpt-4o-mini",)}, "GPT-4O-MINI", "model_blocked"),
+        ({"allowed_models": ("gpt-4o-mini",)}, "GPT-4O-MINI", ""),
+        ({"blacklisted_models": ("gpt-4o",)}, "gpt-4o-2024-08-06", "model_blocked"),
+        ({"blacklisted_models": ("gpt-4o",)}, " GPT-4o ", "model_blocked"),
+        ({"blacklisted_models": ("openai/gpt-4o",)}, "gpt-4o", "model_blocked"),
         ({"blacklisted_models": ("gpt-4o-mini",)}, "gpt-4o-mini", "model_blocked"),
         ({"blacklisted_models": ("*-mini",)}, "gpt-4o-mini", "model_blocked"),
         ({"blacklisted_models": (ANY,)}, "gpt-4o", "model_blocked"),
@@ -104,27 +107,38 @@ def test_a_second_look_forgets_the_config_of_the_first() -> None:
     assert (refusal_type(made), made.provider_config) == ("model_blocked", None)
 
 
+def limit(cap_id: str, model_name: str, provider: str | None = None) -> ModelLimit:
+    return ModelLimit(f"mc-{cap_id}", model_name, provider, (cap(cap_id),))
+
+
 def test_caps_stand_narrowest_first() -> None:
-    """run, provider config, key, team, customer, provider, model, every model: the order in which refusals name them."""
+    """The order in which refusals name them: run, provider config, model inside the key, key, team, customer, provider, model."""
     config = ProviderConfig("pc-1", "openai", allowed_models=(ANY,), caps=(cap("config"),))
+    inside = (limit("key-any", ANY), limit("key-model", "gpt-4o-mini"), limit("key-other", "gpt-4o"))
     owner = calls.virtual_key(
         provider_configs=(config,), run_caps=(cap("run"),), caps=(cap("hour"), cap("day")), team_caps=(cap("team"),),
-        customer_caps=(cap("customer"),),
+        customer_caps=(cap("customer"),), model_caps=ModelCaps.of(inside),
     )  # fmt: skip
     openai = replace(calls.snapshot().providers["openai"], caps=(cap("provider"),))
-    models = {"gpt-4o-mini": (cap("model"),), ANY: (cap("any-model"),), "gpt-4o": (cap("other-model"),)}
+    models = ModelCaps.of(
+        [
+            limit("any-model", ANY), limit("minis", "*-mini"), limit("model", "gpt-4o-mini"), limit("other-model", "gpt-4o"),
+            limit("elsewhere", "gpt-4o-mini", "azure"), limit("here", "gpt-4o-mini", "openai"), limit("any-here", ANY, "openai"),
+        ]
+    )  # fmt: skip
     services = calls.services(calls.snapshot(providers={"openai": openai}, model_caps=models))
     made = calls.call()
     route(made, services, "origin", None)
     made.virtual_key, made.model = owner, "gpt-4o-mini"
     authorize(made, services)
     assert [found.id for found in caps_of(made)] == [
-        "run", "config", "hour", "day", "team", "customer", "provider", "model", "any-model",
+        "run", "config", "key-model", "key-any", "hour", "day", "team", "customer", "provider",
+        "here", "model", "minis", "any-here", "any-model",
     ]  # fmt: skip
 
 
 def test_without_a_key_the_deployments_caps_still_hold() -> None:
-    services = calls.services(calls.snapshot(model_caps={ANY: (cap("any-model"),)}))
+    services = calls.services(calls.snapshot(model_caps=ModelCaps.of([limit("any-model", ANY)])))
     made = calls.call()
     route(made, services, "origin", None)
     assert [found.id for found in caps_of(made)] == ["any-model"]

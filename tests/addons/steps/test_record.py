@@ -13,6 +13,7 @@ from addons.steps.record import record, response_text, status_of
 from addons.steps.settle import settle
 from store.config_store.snapshot import VirtualKey
 from store.ledger.types import Exceeded, Refused
+from store.logs.exceeded import unpack
 from store.logs.types import CallRow
 from store.usage import Reading, Usage
 from tests.support import calls
@@ -92,6 +93,8 @@ async def test_a_refused_call_has_a_row_that_names_the_cap() -> None:
     row = ended(made, services, outcomes.NOT_SENT)
     assert (row.status, row.http_status, row.refusal_type, row.refusal_cap) == ("refused", 402, "budget_exceeded", "cap-1")
     assert (row.cost_nanos, row.held_nanos, row.caps_charged, row.priced) == (0, 0, (), True)
+    (named,) = unpack(row.exceeded)
+    assert (named.cap_id, named.name, named.unit) == ("cap-1", "cap-1-name", "usd") and named.needed > named.remaining
     assert "cap-1-name" in row.message and row.virtual_key_name == "workshop-vk-1" and row.model == "gpt-4o-mini"
 
 

@@ -8,7 +8,12 @@ import click
 
 from addons.process.budgets_command import budgets
 from addons.process.cli import AMOUNT, PORT, DefaultGroup, app_dir_option, run
-from addons.process.commands import admin_token, doctor, keys, status, verify
+from addons.process.commands import admin_token, doctor, status, verify
+from addons.process.encryption_command import encryption
+from addons.process.export_command import export_
+from addons.process.groups_command import customers, teams
+from addons.process.import_command import import_
+from addons.process.keys_command import keys
 from addons.process.reconcile_command import reconcile
 from addons.process.store_command import store
 from addons.process.unconfirmed_command import unconfirmed
@@ -43,6 +48,7 @@ def cli(app_dir: Path | None) -> None:
 @click.option("--no-inspect", is_flag=True, help="Run without the request viewer.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the gateway port.")
 @click.option("--reseed", is_flag=True, help="Take providers and governance from the file again, though the store has data.")
+@click.option("--dry-run", is_flag=True, help="Only print what this start would change in the store, and end.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False), default="info", show_default=True
 )
@@ -50,7 +56,7 @@ def cli(app_dir: Path | None) -> None:
 @click.option("--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds calls in flight get at the end.")
 def serve(
     app_dir: Path, config: Path | None, host: str, port: int, inspect_port: int, console_port: int, console_host: str,
-    no_inspect: bool, workers: int, reseed: bool, log_level: str, mode: tuple[str, ...], grace: float,
+    no_inspect: bool, workers: int, reseed: bool, dry_run: bool, log_level: str, mode: tuple[str, ...], grace: float,
 ) -> int:  # fmt: skip
     """Run the gateway until it is told to end (Ctrl-C or SIGTERM).
 
@@ -59,14 +65,14 @@ def serve(
     """
     from addons.process.options import ServeOptions
     from addons.process.supervisor import serve as run_server
+    from addons.process.supervisor import show_plan
 
-    return run_server(
-        ServeOptions(
-            app_dir=app_dir, config=config.absolute() if config else None, host=host, port=port, inspect_port=inspect_port,
-            console_port=console_port, console_host=console_host, inspect=not no_inspect, workers=workers, reseed=reseed,
-            log_level=log_level.lower(), mode=mode, grace=grace,
-        )
+    options = ServeOptions(
+        app_dir=app_dir, config=config.absolute() if config else None, host=host, port=port, inspect_port=inspect_port,
+        console_port=console_port, console_host=console_host, inspect=not no_inspect, workers=workers, reseed=reseed,
+        log_level=log_level.lower(), mode=mode, grace=grace,
     )  # fmt: skip
+    return show_plan(options) if dry_run else run_server(options)
 
 
 @cli.command("exec", context_settings={"allow_interspersed_args": False})
@@ -132,7 +138,10 @@ def demo(keep: bool) -> int:
     return run_demo(keep=keep)
 
 
-for _command in (keys, budgets, unconfirmed, status, verify, doctor, store, admin_token, reconcile):
+for _command in (
+    keys, budgets, teams, customers, unconfirmed, status, verify, doctor, store, admin_token, encryption,
+    export_, import_, reconcile,
+):  # fmt: skip
     cli.add_command(_command)
 
 

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
-from addons.process.stores import opened_database, settings_of
+from addons.process.stores import command_actor, opened_database, settings_of
 from store.clock import SystemClock, iso_utc
+from store.config_store.audit import ChainReport, check_chain
+from store.config_store.edits import Edit, write_audit_row
 from store.ledger.rows import NO_WINDOW
 from store.ledger.verify import Difference, VerifyReport, rebuild, verify
 from store.money import format_usd, plain_usd
@@ -22,8 +24,33 @@ def verify_books(app_dir: Path, *, mend: bool, as_json: bool) -> int:
     clock = SystemClock()
     with opened_database(app_dir, settings_of(app_dir), clock, read_only=not mend) as database:
         report = rebuild(database, clock) if mend else verify(database, clock)
-    print(json.dumps(report_json(report), indent=2) if as_json else report_text(report, mended=mend))
-    return 0 if report.clean else 1
+        if mend and not report.clean:
+            details = {"differences": len(report.differences)}
+            with database.write() as connection:
+                edit = Edit(connection, "mend", "ledger", "", details=details)
+                write_audit_row(connection, command_actor(), edit, None, None, at_ms=clock.now_ms())
+        chain = check_chain(database)
+    if as_json:
+        print(json.dumps({**report_json(report), "audit_log": chain_json(chain)}, indent=2))
+    else:
+        print(f"{report_text(report, mended=mend)}\n{chain_text(chain)}")
+    return 0 if report.clean and chain.holds else 1
+
+
+def chain_text(chain: ChainReport) -> str:
+    """The audit log for people."""
+    if chain.holds:
+        last = f", the last one's digest is {chain.digest}" if chain.digest else ""
+        return f"the audit log is unbroken: {chain.rows} rows{last}"
+    return (
+        f"the audit log was TAMPERED WITH: {chain.fault}; the {chain.rows} rows before that are as they were written. "
+        "Compare it with an export or a backup of the database"
+    )
+
+
+def chain_json(chain: ChainReport) -> dict[str, object]:
+    """The audit log for programs."""
+    return {"clean": chain.holds, "rows": chain.rows, "digest": chain.digest, "fault": chain.fault}
 
 
 def report_text(report: VerifyReport, *, mended: bool) -> str:

@@ -1,4 +1,4 @@
-"""`tollgate budgets`: list, make, delete, reset, top up, raise for a while and take that back."""
+"""`tollgate budgets`: list, make, change, delete, reset, top up, raise for a while and take that back."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,9 +61,10 @@ def budgets_list(app_dir: Path, as_json: bool) -> None:
 @click.option("--enforcement", type=_ENFORCEMENTS, default="hard", show_default=True, help="What it does when it is full.")
 @click.option("--calendar", is_flag=True, help="Windows follow the calendar: day, week, month, quarter, year.")
 @click.option("--timezone", default="UTC", show_default=True, help="Whose midnight, for --calendar.")
+@_JSON
 def budgets_create(
     app_dir: Path, name: str, limit: BudgetText, key: str | None, team: str | None, customer: str | None, provider: str | None,
-    model: str | None, enforcement: str, calendar: bool, timezone: str,
+    model: str | None, enforcement: str, calendar: bool, timezone: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a budget and attach it to exactly one of --key, --team, --customer, --provider or --model."""
     owners = {"virtual_key": key, "team": team, "customer": customer, "provider": provider, "model": model}
@@ -77,7 +78,31 @@ def budgets_create(
         if calendar:
             body |= {"calendar_aligned": True, "timezone": timezone}
         made = client.call("POST", BUDGETS, body)["budget"]
-    announce(f"made the budget {made.get('name') or name}: {limit} on {scope.replace('_', ' ')} {wanted}")
+    _done(f"made the budget {made.get('name') or name}: {limit} on {scope.replace('_', ' ')} {wanted}", made, as_json)
+
+
+@budgets.command("update")
+@app_dir_option
+@click.argument("budget")
+@click.option("--name", help="A new name.")
+@click.option("--limit", type=BUDGET, metavar="AMOUNT[/WINDOW]", help="A new limit, and a new window where one is given.")
+@click.option("--enforcement", type=_ENFORCEMENTS, help="What it does when it is full.")
+@_reason("change")
+@_JSON
+def budgets_update(
+    app_dir: Path, budget: str, name: str | None, limit: BudgetText | None, enforcement: str | None, reason: str, as_json: bool
+) -> None:
+    """Change a budget for good. What was spent stays; for a while only there is "budgets raise"."""
+    wanted = {"name": name, "enforcement": enforcement}
+    body: Json = {field: value for field, value in wanted.items() if value is not None}
+    if limit is not None:
+        body |= budget_body(limit)
+    if not body:
+        raise UserError("nothing to change: say what, see tollgate budgets update --help")
+    with management(app_dir) as client:
+        found = find_budget(client, budget)
+        made: Json = client.call("PUT", item(BUDGETS, found), _with_reason(body, reason))["budget"]
+    _done(f"changed the budget {_name(made)}: {_left(made)}", made, as_json)
 
 
 @budgets.command("delete")

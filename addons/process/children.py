@@ -18,6 +18,7 @@ from typing import Any
 
 from addons.process.accepted import Accepted
 from addons.process.options import ChildSpec
+from store.config_store.secret_text import environ_of
 from store.errors import StoreUnavailable, UserError
 from store.settings import Settings, load_settings
 
@@ -85,11 +86,12 @@ def read_spec(role: str) -> tuple[ChildSpec, Settings]:
     if spec.role != role:
         raise ValueError(f"orders for a {spec.role} came to a {role}")
     configure_logging(spec.log_level, role)
+    environ = environ_of(Path(spec.app_dir), os.environ)
     try:
         if spec.settings_follow:
-            settings = Accepted.from_line(stdin.line(), os.environ).settings
+            settings = Accepted.from_line(stdin.line(), environ).settings
         else:
-            settings = load_settings(Path(spec.config) if spec.config else None, os.environ)
+            settings = load_settings(Path(spec.config) if spec.config else None, environ)
     except UserError as fault:
         say_error(str(fault))
         sys.exit(USER_ERROR_EXIT)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from addons.process.locks import process_exists
+from store.config_store.json_text import dumps as exact_dumps
 from store.errors import Conflict, NotFound, UserError
 
 type Json = dict[str, Any]
@@ -108,8 +109,16 @@ class ConsoleClient:
         self._app_dir = app_dir
         self._timeout_seconds = timeout_seconds
 
+    def patient(self, seconds: float) -> "ConsoleClient":
+        """The same client for what may take that long."""
+        return ConsoleClient(self._url, self._token, self._app_dir, seconds)
+
     def get(self, path: str) -> Json:
         return self.call("GET", path)
+
+    def text(self, path: str) -> str:
+        """The text that stands at an address of the API. Raises as `call`."""
+        return self._answer("GET", path, None).decode("utf-8")
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """One API call; the decoded JSON object of a 2xx answer.
@@ -117,14 +126,17 @@ class ConsoleClient:
         Raises NotFound (404), Conflict (409, 412), UserError with the server's own message for other 4xx, and GatewayUnreachable
         when nobody answers or the server is at fault.
         """
+        answer = _decode(self._answer(method, path, body))
+        return answer if isinstance(answer, dict) else {"value": answer}
+
+    def _answer(self, method: str, path: str, body: Json | None) -> bytes:
         try:
             status, text = self.exchange(method, path, body)
         except (OSError, http.client.HTTPException) as fault:
             raise GatewayUnreachable(f"the console at {self._url} does not answer: {fault or type(fault).__name__}") from None
-        answer = _decode(text)
         if 200 <= status < 300:
-            return answer if isinstance(answer, dict) else {"value": answer}
-        raise self._error(status, answer)
+            return text
+        raise self._error(status, _decode(text))
 
     def exchange(self, method: str, path: str, body: Json | None) -> tuple[int, bytes]:
         """One HTTP exchange: (status, body). Raises OSError and http.client.HTTPException."""
@@ -135,7 +147,7 @@ class ConsoleClient:
             headers["Authorization"] = f"Bearer {self._token}"
         content = None
         if body is not None:
-            content = json.dumps(body).encode("utf-8")
+            content = _encoded(body)
             headers["Content-Type"] = "application/json"
         try:
             connection.request(method, self._address.path.rstrip("/") + path, body=content, headers=headers)
@@ -156,6 +168,13 @@ class ConsoleClient:
         if status >= 500:
             return GatewayUnreachable(message)
         return UserError(message)
+
+
+def _encoded(body: Json) -> bytes:
+    try:
+        return json.dumps(body).encode("utf-8")
+    except TypeError:  # amounts, which are written digit by digit
+        return exact_dumps(body)
 
 
 def _decode(text: bytes) -> Any:

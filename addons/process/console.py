@@ -11,6 +11,7 @@ from addons.console.app import make_app, serve
 from addons.console.auth import ensure_admin_token
 from addons.console.context import ConsoleContext, Health
 from addons.console.inspect import InspectorLimits, start_inspector
+from addons.console.price_books import price_books
 from addons.console.process_state import FamilyState
 from addons.opening import open_store
 from addons.process.children import adopt, ignore_terminal_signals, listen_to_supervisor, read_spec, report_ready, run_loop
@@ -18,7 +19,9 @@ from addons.process.options import ChildSpec
 from addons.process.prepare import url_of
 from addons.redact import REDACTED
 from store.clock import Ids, SystemClock
+from store.config_store.change_client import client_in_force
 from store.config_store.change_runs import create_run
+from store.config_store.client_config import logged_from, stored_client
 from store.logs.opening import open_logs_store
 from store.logs.queries import LogReader
 from store.settings import Settings
@@ -82,22 +85,32 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
         host=spec.console_host,
         gateway_url=gateway_url,
         inspector_url=lambda: link,
+        prices=price_books(app_dir / settings.gateway.prices.file if settings.gateway.prices.file else None),
         family=family,
     )
-    server = serve(make_app(context), adopt(spec.console_fds))
+    app = make_app(context)
+    server = serve(app, adopt(spec.console_fds))
     books: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    if settings.client.enable_logging and settings.logs_store.enabled:
-        books = asyncio.ensure_future(keep_logs_complete(store.ledger, logs_database, clock))
+
+    def logged_after() -> int | None:
+        with store.database.read() as connection:
+            is_logging = client_in_force(settings, stored_client(connection)).enable_logging
+            return logged_from(connection) if is_logging else None
+
+    if settings.logs_store.enabled:
+        books = asyncio.ensure_future(keep_logs_complete(store.ledger, logs_database, clock, logged_after))
     told = listen_to_supervisor()
     told.family = family.take
     report_ready()
     await told.end.wait()
     server.stop()
     await server.close_all_connections()
+    await asyncio.to_thread(app.settings["sign_ins"].close)
     books.cancel()
     await asyncio.gather(books, return_exceptions=True)
     if inspector is not None:
         await inspector.close()
+    await asyncio.to_thread(context.recalculation.close)
     context.executor.shutdown(wait=False, cancel_futures=True)
     logs_database.close()
     store.close()

@@ -8,18 +8,30 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 
 from addons.opening import BUILTIN, store_on
 from addons.process.ca import ca_certificate_path, ca_expiry, ca_key_path, trust_files
 from addons.process.client import ConsoleClient, RunningGateway, find_running
+from addons.process.doctor_governance import (
+    config_mode,
+    ended_keys,
+    has_own_price,
+    idle_caps,
+    idle_rules,
+    ignored_entries,
+    named_models,
+)
 from addons.process.doctor_stores import damage_of, engine_of, is_empty
 from addons.process.enforcement import Circumstances, own_provider_keys, reachable_directly, verdict
+from addons.process.findings import Finding, Level
 from addons.process.stores import config_file, config_is_missing, config_place_of, settings_of
 from addons.process.text import few, printable
 from store.clock import Ids, SystemClock
 from store.config_store.build import load_snapshot, unusable_keys
+from store.config_store.exposed import exposed_files
+from store.config_store.read import Governance, load_governance
+from store.config_store.secret_text import environ_of
 from store.config_store.snapshot import ANY, Snapshot, VirtualKey
 from store.config_store.store import ConfigStore
 from store.database import Database
@@ -36,25 +48,6 @@ _UNPRICED_DAYS = 7
 _DAY_MS = 86_400_000
 
 
-class Level(StrEnum):
-    """How bad it is. Only `fail` makes the exit code 1."""
-
-    OK = "ok"
-    NOTE = "note"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `advice` says what to do about it."""
-
-    area: str
-    level: Level
-    text: str
-    advice: str = ""
-
-
 @dataclass(slots=True)
 class Patient:
     """What the checks look at; filled as they go, so that a later one can use what an earlier one opened."""
@@ -67,6 +60,7 @@ class Patient:
     settings: Settings | None = None
     store: ConfigStore | None = None
     snapshot: Snapshot | None = None
+    governance: Governance | None = None
     logs: Database | None = None
     opened: list[Database] = field(default_factory=list)
 
@@ -76,7 +70,7 @@ type Check = Callable[[Patient], Iterator[Finding]]
 
 def examine(app_dir: Path, config: Path | None, *, probe: bool, as_json: bool) -> int:
     """Print every finding; 1 when one is a failure."""
-    patient = Patient(app_dir, config, os.environ, probe)
+    patient = Patient(app_dir, config, environ_of(app_dir, os.environ), probe)
     try:
         findings = [finding for area, check in _CHECKS for finding in _run(area, check, patient)]
     finally:
@@ -193,7 +187,13 @@ def check_configuration(patient: Patient) -> Iterator[Finding]:
         yield Finding("configuration", Level.OK, f"no {path}: defaults, everything through dashboard and commands")
     else:
         yield Finding("configuration", Level.OK, f"{path} is valid")
-    if patient.settings.encryption_key is None and not patient.settings.file_only:
+        yield from config_mode(path, patient.settings)
+    if patient.settings.file_only:
+        text = "config_store.enabled is false: the file alone says who may spend what, dashboard and commands cannot change it"
+        yield Finding("configuration", Level.OK, text)
+    if patient.settings.encryption_key is not None:
+        yield Finding("configuration", Level.OK, "encryption_key is set: provider keys are encrypted, virtual keys kept as hashes")
+    elif not patient.settings.file_only:
         advice = "set encryption_key in config.json, best as env.NAME, before the first start"
         yield Finding("configuration", Level.NOTE, "no encryption_key: keys can be read in the store", advice)
 
@@ -219,6 +219,8 @@ def check_stores(patient: Patient) -> Iterator[Finding]:
     yield Finding("stores", Level.OK, f"{what}: {place} holds together ({engine_of(database, synced=True)})")
     patient.store = store_on(database, patient.settings, clock, Ids(clock))
     patient.snapshot = load_snapshot(patient.store, patient.environ)
+    with patient.store.reading() as (connection, ledger):
+        patient.governance = load_governance(connection, now_ms=clock.now_ms(), ledger=ledger)
 
 
 def check_logs(patient: Patient) -> Iterator[Finding]:
@@ -246,17 +248,18 @@ def check_logs(patient: Patient) -> Iterator[Finding]:
 
 def check_ignored(patient: Patient) -> Iterator[Finding]:
     """Entries of the file that the store, which has data, goes before."""
-    settings, snapshot = patient.settings, patient.snapshot
-    if settings is None or snapshot is None or settings.file_only:
+    if patient.settings is not None and patient.store is not None and not patient.settings.file_only:
+        yield from ignored_entries(patient.store, patient.settings)
+
+
+def check_governance(patient: Patient) -> Iterator[Finding]:
+    """What stands in the governance and can never have an effect."""
+    if patient.governance is None or patient.store is None:
         return
-    entries = [*(f"provider {name}" for name in settings.providers)]
-    entries += [f"virtual key {key.name}" for key in settings.governance.virtual_keys]
-    entries += [f"team {team.name}" for team in settings.governance.teams]
-    entries += [f"customer {customer.name}" for customer in settings.governance.customers]
-    entries += [f"budget {budget.name or budget.id or '(unnamed)'}" for budget in settings.governance.budgets]
-    if entries:
-        text = f"the store has data, so changes to these in config.json have no effect: {few(entries)}"
-        yield Finding("configuration", Level.NOTE, text, "change them in the dashboard, or apply the file with serve --reseed")
+    known = frozenset({*patient.store.builtin, *(provider.name for provider in patient.governance.providers)})
+    yield from ended_keys(patient.governance, SystemClock().now_ms())
+    yield from idle_caps(patient.governance, known)
+    yield from idle_rules(patient.governance, known)
 
 
 def check_providers(patient: Patient) -> Iterator[Finding]:
@@ -264,7 +267,10 @@ def check_providers(patient: Patient) -> Iterator[Finding]:
     if patient.snapshot is None or patient.store is None:
         return
     for sentence in unusable_keys(patient.store, patient.environ):
-        yield Finding("providers", Level.WARN, sentence, "set it where the gateway is started (it is not set here)")
+        advice = "calls that need this key are refused; it must be there where the gateway runs"
+        yield Finding("providers", Level.WARN, sentence, advice)
+    for sentence in exposed_files(patient.settings or Settings(), patient.store, patient.environ):
+        yield Finding("providers", Level.WARN, sentence)
     with_keys = [provider for provider in patient.snapshot.providers.values() if provider.keys]
     for provider in with_keys:
         where = f" at {provider.base_url}" if provider.base_url else ""
@@ -289,7 +295,7 @@ def check_budgets(patient: Patient) -> Iterator[Finding]:
 
 
 def _has_hard_budget(key: VirtualKey, snapshot: Snapshot) -> bool:
-    everywhere = [*key.caps, *key.team_caps, *key.customer_caps, *snapshot.model_caps.get(ANY, ())]
+    everywhere = [*key.caps, *key.team_caps, *key.customer_caps, *key.model_caps.of_every_call, *snapshot.model_caps.of_every_call]
     if any(cap.unit is Unit.USD and cap.enforcement is Enforcement.HARD for cap in everywhere):
         return True
     configs = key.provider_configs
@@ -300,7 +306,7 @@ def _has_hard_budget(key: VirtualKey, snapshot: Snapshot) -> bool:
 
 def check_prices(patient: Patient) -> Iterator[Finding]:
     """Models that somebody may call or has called, and that have no price."""
-    if patient.settings is None or patient.snapshot is None:
+    if patient.settings is None or patient.governance is None:
         return
     from store.prices.book import PriceBook
     from store.prices.overrides import load_overrides
@@ -308,17 +314,15 @@ def check_prices(patient: Patient) -> Iterator[Finding]:
     file = patient.settings.gateway.prices.file
     book = PriceBook.load(load_overrides(patient.app_dir / file) if file else None)
     now_ms = SystemClock().now_ms()
+    overrides = patient.governance.pricing_overrides
     named = {
-        (config.provider, model)
-        for key in patient.snapshot.virtual_keys.values()
-        for config in key.provider_configs
-        for model in config.allowed_models
-        if config.provider != ANY and model != ANY
-    }
+        (provider, model) for provider, model in named_models(patient.governance)
+        if ANY not in model and not has_own_price(overrides, model)
+    }  # fmt: skip
     unknown = sorted(f"{provider}/{model}" for provider, model in named if book.price(provider, model, now_ms) is None)
     unknown += [f"{model} ({count} calls in {_UNPRICED_DAYS} days)" for model, count in _unpriced_calls(patient, now_ms)]
     if unknown:
-        advice = "name their prices in a file and point gateway.prices.file at it; until then a hard budget refuses them"
+        advice = "give them prices under Pricing in the dashboard, or in gateway.prices.file; until then a hard budget refuses them"
         yield Finding("prices", Level.WARN, f"no price is known for {', '.join(unknown)}", advice)
     else:
         yield Finding("prices", Level.OK, f"every model that is named or was called has a price ({book.source})")
@@ -372,6 +376,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("stores", check_logs),
     ("configuration", check_ignored),
     ("providers", check_providers),
+    ("governance", check_governance),
     ("budgets", check_budgets),
     ("prices", check_prices),
     ("caps", check_enforcement),

@@ -67,7 +67,7 @@ def find_budget(client: ConsoleClient, wanted: str) -> Json:
 
 def find_owner(client: ConsoleClient, path: str, plural: str, what: str, wanted: str) -> Json:
     """The team or customer with this id or name. Raises NotFound."""
-    return _pick(client.get(path)[plural], wanted, what, "the dashboard")
+    return _pick(client.get(path)[plural], wanted, what, f"tollgate {plural} list")
 
 
 def item(path: str, entity: Json, *rest: str) -> str:

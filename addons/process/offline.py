@@ -13,7 +13,7 @@ from addons.console.app import make_app, serve
 from addons.console.context import ConsoleContext, Health
 from addons.opening import store_on
 from addons.process.client import ConsoleClient
-from addons.process.stores import opened_database, settings_of
+from addons.process.stores import command_actor, opened_database, settings_of
 from store.clock import Ids, SystemClock
 from store.version import VERSION
 
@@ -31,7 +31,14 @@ def offline_console(app_dir: Path) -> Iterator[ConsoleClient]:
     with opened_database(app_dir, settings, clock, read_only=False) as database:
         store = store_on(database, settings, clock, Ids(clock))
         token = secrets.token_urlsafe(32)
-        context = ConsoleContext(store=store, settings=settings, admin_token=token, health=lambda: Health(True), version=VERSION)
+        context = ConsoleContext(
+            store=store,
+            settings=settings,
+            admin_token=token,
+            health=lambda: Health(True),
+            version=VERSION,
+            actor=command_actor(),
+        )
         with _serving(context) as port:
             yield ConsoleClient(f"http://127.0.0.1:{port}", token, app_dir)
         context.executor.shutdown()

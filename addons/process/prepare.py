@@ -11,27 +11,40 @@ from addons.sockets import open_sockets
 from store.clock import Ids, SystemClock
 from store.config_store.bootstrap import BootstrapReport
 from store.config_store.build import unusable_keys
+from store.config_store.exposed import exposed_files
+from store.config_store.secret_text import environ_of
 from store.errors import StoreUnavailable, UserError
 from store.logs.opening import open_logs_store
 from store.settings import Settings
 
 
 def prepare_stores(options: ServeOptions, settings: Settings) -> tuple[BootstrapReport, list[str]]:
-    """Migrate the stores and apply the file where it is its turn: (what was done with it, a sentence for each unusable key).
+    """Migrate the stores and apply the file where it is its turn: (what was done with it, what somebody should mend).
 
     Runs at every start and every reload, before children with these settings start. Raises UserError and StoreUnavailable.
     """
     clock = SystemClock()
     store, report = prepare_store(options.app_dir, settings, clock, Ids(clock), reseed=options.reseed)
     try:
-        unusable = list(unusable_keys(store, os.environ))
+        environ = environ_of(options.app_dir, os.environ)
+        warnings = [*unusable_keys(store, environ), *exposed_files(settings, store, environ)]
     finally:
         store.close()
     try:
         open_logs_store(options.app_dir, settings, clock=clock).close()
     except (UserError, StoreUnavailable) as fault:
         raise UserError(f"{fault}; it holds logs and no budgets: move it away and start again") from None
-    return report, unusable
+    return report, warnings
+
+
+def rehearse(options: ServeOptions, settings: Settings) -> BootstrapReport:
+    """What a start would do with the file; nothing is done. Raises UserError and StoreUnavailable."""
+    if settings.file_only:
+        raise UserError("config_store.enabled is false: the file is all there is, and there is no store to compare it with")
+    clock = SystemClock()
+    store, report = prepare_store(options.app_dir, settings, clock, Ids(clock), reseed=options.reseed, dry_run=True)
+    store.close()
+    return report
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from addons.process.offspring import how_it_ended
 from addons.process.options import ServeOptions
 from addons.process.prepare import prepare_stores
 from store.config_store.bootstrap import BootstrapReport
+from store.config_store.secret_text import environ_of
 from store.errors import UserError
 
 STARTS = 3
@@ -26,7 +27,7 @@ def read_anew(
     """
     if options.mode:
         raise UserError("the listeners of --mode cannot be handed over; restart the gateway")
-    accepted, left = accept_anew(config, first, os.environ)
+    accepted, left = accept_anew(config, first, environ_of(options.app_dir, os.environ))
     report, unusable = prepare_stores(options, accepted.settings)
     return accepted, left, report, [*accepted.settings.warnings, *unusable]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from addons.process.stores import config_is_missing, config_place_of, settings_of
 from addons.process.supervisor import owned
 from store.clock import Clock, SystemClock
+from store.config_store.secret_text import environ_of
 from store.copy import CopyReport, copy_ledger, copy_rows, empty_again, refuse_unless_empty
 from store.database import Database
 from store.errors import UserError
@@ -20,7 +21,7 @@ def copy_stores(app_dir: Path, target: Path, config: Path | None, *, with_logs: 
     """Copy, and print what was copied. Raises UserError and StoreUnavailable, with nothing kept of what failed."""
     if not target.is_file():
         raise UserError(f"there is no file {target}: --to names a config.json whose stores are the new places")
-    here, there = settings_of(app_dir, config), load_settings(target, os.environ)
+    here, there = settings_of(app_dir, config), load_settings(target, environ_of(app_dir, os.environ))
     _refuse_unlike(app_dir, here, there)
     if config_is_missing(app_dir, here):
         raise UserError(f"there is nothing to copy: {config_place_of(app_dir, here)} is not there yet")

@@ -1,11 +1,15 @@
 """Opening an app directory's stores for a command, without starting anything."""
 
+import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from store.clock import Clock
+from store.clock import Clock, SystemClock
+from store.config_store.edits import Actor, Edit, write_audit_row
+from store.config_store.secret_text import environ_of
 from store.database import Database
 from store.errors import UserError
 from store.opening import config_place, open_config_database, place_of, sqlite_path
@@ -54,7 +58,7 @@ def served_config(app_dir: Path) -> Path | None:
 def settings_of(app_dir: Path, config: Path | None = None) -> Settings:
     """The settings that the gateway of this directory has, or would have. Raises UserError."""
     path = config_file(app_dir, config)
-    return load_settings(path if config is not None or path.is_file() else None, os.environ)
+    return load_settings(path if config is not None or path.is_file() else None, environ_of(app_dir, os.environ))
 
 
 def config_place_of(app_dir: Path, settings: Settings) -> str:
@@ -68,6 +72,31 @@ def config_is_missing(app_dir: Path, settings: Settings) -> bool:
     section, _, name = config_place(settings)
     path = sqlite_path(section, app_dir, name)
     return path is not None and not path.is_file()
+
+
+def command_actor() -> Actor:
+    """Whom the audit log names for what a command does by itself: the operating system's user, as the system knows it."""
+    try:
+        import pwd
+
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):
+        name = getpass.getuser() if os.name == "nt" else f"user {os.getuid()}"
+    return Actor(name, "command line")
+
+
+def note_command(app_dir: Path, action: str, kind: str, **told: Any) -> None:
+    """A row of the audit log for what a command did beside the management API; without stores there is nobody to tell.
+
+    Raises UserError, StoreUnavailable.
+    """
+    settings = settings_of(app_dir)
+    if config_is_missing(app_dir, settings):
+        return
+    clock = SystemClock()
+    with opened_database(app_dir, settings, clock, read_only=False) as database, database.write() as connection:
+        edit = Edit(connection, action, kind, **{"id": "", **told})
+        write_audit_row(connection, command_actor(), edit, None, None, at_ms=clock.now_ms())
 
 
 @contextmanager

@@ -20,13 +20,15 @@ from addons.process.children import USER_ERROR_EXIT, configure_logging, say, say
 from addons.process.family import Death, Family, Orders, Slot
 from addons.process.offspring import Offspring, how_it_ended
 from addons.process.options import ChildSpec, ServeOptions
-from addons.process.prepare import open_all, port_of, prepare_stores, url_of
+from addons.process.plan_text import plan_lines
+from addons.process.prepare import open_all, port_of, prepare_stores, rehearse, url_of
 from addons.process.pulse import AwakeClock
 from addons.process.rolling import Reload, read_anew
 from addons.process.signals import Signals
 from addons.process.stores import remember_config
 from addons.process.welcome import changes, welcome
 from store.config_store.bootstrap import BootstrapReport
+from store.config_store.secret_text import environ_of
 from store.errors import StoreUnavailable, UserError
 from store.settings import Settings
 from store.version import VERSION
@@ -63,6 +65,28 @@ def serve(options: ServeOptions) -> int:
             raise
         say_error(f"cannot use {fault.filename}: {fault.strerror}; the app directory must be writable")
         return USER_ERROR_EXIT
+
+
+def config_path(options: ServeOptions) -> Path | None:
+    """The configuration file; None when there is none and none was asked for. Links are not resolved: they may move on.
+
+    Raises UserError when the one asked for is not there.
+    """
+    if options.config is not None and not options.config.exists():
+        raise UserError(f"there is no configuration file {options.config}")
+    path = options.config or (options.app_dir / "config.json")
+    return path.absolute() if path.exists() else None
+
+
+def show_plan(options: ServeOptions) -> int:
+    """Say what `serve` with these options would do with the file, and do nothing. Raises UserError, StoreUnavailable."""
+    settings = read_accepted(config_path(options), environ_of(options.app_dir, os.environ)).settings
+    report = rehearse(options, settings)
+    lines = [*(f"warning: {warning}" for warning in settings.warnings), *plan_lines(report)]
+    if report.documents is None:
+        lines += list(changes(options.app_dir, settings, report)) or ["config.json says nothing of providers and governance"]
+    print("\n".join(lines))
+    return 0
 
 
 @contextlib.contextmanager
@@ -121,6 +145,8 @@ class Supervisor:
         for warning in settings.warnings:
             say(f"warning: {warning}")
         report, unusable = prepare_stores(options, settings)
+        for line in plan_lines(report) if options.reseed or report.forced else ():
+            say(line)
         for sentence in unusable:
             say(f"warning: {sentence}")
         token = ensure_admin_token(options.app_dir / "admin.token")
@@ -143,13 +169,10 @@ class Supervisor:
 
     def _config_path(self) -> Path | None:
         """The configuration file; None when there is none and none was asked for. Links are not resolved: they may move on."""
-        path = self.options.config or (self.options.app_dir / "config.json")
-        return path.absolute() if path.exists() else None
+        return config_path(self.options)
 
     def _read_config(self) -> Accepted:
-        if self.options.config is not None and not self.options.config.is_file():
-            raise UserError(f"there is no configuration file {self.options.config}")
-        return read_accepted(self._config_path(), os.environ)
+        return read_accepted(self._config_path(), environ_of(self.options.app_dir, os.environ))
 
     def _start_all(self) -> None:
         sockets, spec = self._sockets, self._spec()
@@ -280,7 +303,7 @@ class Supervisor:
             say(f"warning: {warning}")
         if left:
             say(f"only a restart changes {', '.join(left)}: left as at the start")
-        for line in changes(self.options.app_dir, accepted.settings, report):
+        for line in (*plan_lines(report), *changes(self.options.app_dir, accepted.settings, report)):
             say(line)
         self._reload = Reload(
             self._family,

@@ -40,7 +40,9 @@ def damage(till: Till, sql: str) -> None:
 
 def test_books_that_agree(till: Till, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(capsys) == (
-        0, "the books agree: 1 postings of 2 calls, 1 still open, 1 other entries; all calls together cost $0.25\n"
+        0,
+        "the books agree: 1 postings of 2 calls, 1 still open, 1 other entries; all calls together cost $0.25\n"
+        "the audit log is unbroken: 0 rows\n",
     )  # fmt: skip
 
 
@@ -57,7 +59,10 @@ def test_a_difference_names_budget_window_and_amounts_and_is_mended(till: Till, 
          "kept": 250_000_005, "replayed": 250_000_000, "text": line}
     ]  # fmt: skip
     code, out = verify(capsys, "--mend")
-    assert code == 1 and out.splitlines()[-1] == "mended from the rows"
+    assert code == 1 and out.splitlines()[-2] == "mended from the rows"
+    with till.database.read() as connection:
+        (row,) = connection.execute("SELECT action, kind, method, details FROM audit")
+    assert row == ("mend", "ledger", "command line", '{"differences":1}')
     assert verify(capsys)[0] == 0
 
 
@@ -65,7 +70,7 @@ def test_rows_that_contradict_one_another_are_not_called_mended(till: Till, caps
     damage(till, "UPDATE posts SET cost_nanos = 1")
     code, out = verify(capsys, "--mend")
     assert code == 1 and "call c1: the row says $0.25, it should be $0.000000001" in out
-    assert out.splitlines()[-1].startswith("rows that contradict one another cannot be mended")
+    assert out.splitlines()[-2].startswith("rows that contradict one another cannot be mended")
     assert verify(capsys)[0] == 1
 
 
@@ -96,3 +101,17 @@ def test_many_differences_are_cut_short_for_people_only(till: Till, capsys: pyte
 def test_no_books_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TOLLGATE_APP_DIR", str(tmp_path / "nowhere"))
     assert verify(capsys)[0] == 2
+
+
+def test_an_audit_log_that_was_tampered_with_is_told_of(till: Till, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(till, "UPDATE balances SET used = used + 5")
+    verify(capsys, "--mend")
+    code, out = verify(capsys)
+    assert code == 0 and "the audit log is unbroken: 1 rows, the last one's digest is " in out
+    damage(till, "DROP TRIGGER audit_never_changed")
+    damage(till, "UPDATE audit SET actor = 'nobody'")
+    code, out = verify(capsys)
+    assert code == 1 and "the audit log was TAMPERED WITH: row 1 is not what was written" in out
+    code, out = verify(capsys, "--json")
+    found = json.loads(out)
+    assert (code, found["clean"], found["audit_log"]["clean"], found["audit_log"]["rows"]) == (1, True, False, 0)

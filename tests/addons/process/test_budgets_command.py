@@ -133,4 +133,18 @@ def test_an_ambiguous_name_lists_whom_it_could_mean(shop: Shop) -> None:
 
 
 def test_the_group_names_every_act() -> None:
-    assert sorted(budgets.commands) == ["create", "delete", "list", "raise", "reset", "topup", "unraise"]
+    assert sorted(budgets.commands) == ["create", "delete", "list", "raise", "reset", "topup", "unraise", "update"]
+
+
+def test_an_update_changes_what_it_names_and_keeps_what_was_spent(shop: Shop) -> None:
+    database = shop.opened()
+    Till(database, shop.clock).spend("c", shop.budget()["id"], 500_000_000)  # type: ignore[arg-type]
+    database.close()
+    code, _, err = shop("budgets", "update", "day", "--limit", "3usd", "--reason", "more work")
+    assert (code, err) == (0, "tollgate: changed the budget day: $2.50 of $3.00 left\n")
+    made = json.loads(
+        shop("budgets", "update", "day", "--name", "hour", "--limit", "3usd/1h", "--enforcement", "soft", "--json")[1]
+    )
+    assert (made["name"], made["reset_duration"], made["enforcement"]) == ("hour", "1h", "soft")
+    code, _, err = shop("budgets", "update", "hour")
+    assert code == 2 and "nothing to change" in err

@@ -23,7 +23,7 @@ async def decide(flow: http.HTTPFlow, runtime: Runtime) -> Refusal | None:
     value = proxy_credential(header) if header else None
     if value is not None:
         digest = key_hash(value)
-        if not await _is_known(digest, services.snapshots):
+        if not await _is_known(digest, services):
             return Refusal(407, "virtual_key_not_found", "The proxy credentials name no virtual key.")
         if not may_connect(digest, services) and provider_of_host(services.snapshots.current, flow.request.host) is None:
             # To a provider the refusal comes inside, where clients show it.
@@ -42,13 +42,17 @@ async def decide(flow: http.HTTPFlow, runtime: Runtime) -> Refusal | None:
 
 def may_connect(digest: str, services: Services) -> bool:
     """Whether the key with this hash may use the proxy now."""
-    key = services.snapshots.current.by_hash.get(digest)
-    return key is not None and key.is_active and (key.expires_at_ms is None or key.expires_at_ms > services.clock.now_ms())
+    now_ms = services.clock.now_ms()
+    key = services.snapshots.current.find(digest, now_ms)
+    return key is not None and key.is_active and (key.expires_at_ms is None or key.expires_at_ms > now_ms)
 
 
-async def _is_known(digest: str, snapshots: Snapshots) -> bool:
+async def _is_known(digest: str, services: Services) -> bool:
     """A key that the current snapshot does not know may have been made a moment ago."""
-    return digest in snapshots.current.by_hash or (await snapshots.look() and digest in snapshots.current.by_hash)
+    snapshots, clock = services.snapshots, services.clock
+    if snapshots.current.find(digest, clock.now_ms()) is not None:
+        return True
+    return await snapshots.look() and snapshots.current.find(digest, clock.now_ms()) is not None
 
 
 def refused(refusal: Refusal, request_id: str) -> http.Response:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from typing import Any
+from urllib.parse import quote
 
 from mitmproxy import flow as mitm_flow
 from mitmproxy import http
@@ -115,6 +116,14 @@ def _extra_fields(call: Call) -> dict[str, str | None]:
         "original_model_requested": call.requested_model or None,
         "request_type": call.operation or None,
     }
+
+
+def _choice_headers(call: Call) -> list[tuple[bytes, bytes]]:
+    """Who answered, where the gateway chose: for a bare model name on /v1, after a routing rule, or for another than the first."""
+    if call.provider is None or (call.pinned and call.rule is None and not call.foreign):
+        return []
+    model = quote(call.model, safe="/:@._~+,=-")  # names come from callers; a header takes no other characters
+    return [(b"x-tollgate-provider", call.provider.name.encode()), (b"x-tollgate-model", model.encode())]
 
 
 class Gateway:
@@ -302,6 +311,7 @@ class Gateway:
         added = [(b"x-tollgate-request-id", call.id.encode())]
         if call.trimmed_to is not None:
             added.append((b"x-tollgate-trimmed", str(call.trimmed_to).encode()))
+        added += _choice_headers(call)
         if call.streaming:
             added += self._remaining_header(call, None)
         append(flow.response.headers, *added)

@@ -81,6 +81,10 @@ class InspectorFeed:
         """False when there is no inspector to feed."""
         return self._address is not None
 
+    def keep(self, bodies: str | int) -> None:
+        """From now on show so much of each body."""
+        self._body_bytes = body_limit(bodies)
+
     def start(self) -> None:
         """Begin to connect, in the background. Needs a running loop; does nothing when switched off."""
         if self._address is not None and self._task is None:

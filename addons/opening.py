@@ -33,19 +33,19 @@ def store_on(database: Database, settings: Settings, clock: Clock, ids: Ids) -> 
 
 
 def prepare_store(
-    app_dir: Path, settings: Settings, clock: Clock, ids: Ids, *, reseed: bool = False
+    app_dir: Path, settings: Settings, clock: Clock, ids: Ids, *, reseed: bool = False, dry_run: bool = False
 ) -> tuple[ConfigStore, BootstrapReport]:
     """Before anybody serves: an empty store is seeded from the file; in file-only mode the file is applied to the ledger.
 
-    Raises UserError, with nothing changed.
+    `dry_run` (not in file-only mode): only say what would be done with the file. Raises UserError, with nothing changed.
     """
     database = _up_to_date(app_dir, settings, clock)
     try:
         if settings.file_only:
             store, made = apply_file(database, settings, clock=clock, ids=ids, builtin=dict(BUILTIN))
             return store, BootstrapReport(applied=str(made), warnings=settings.warnings)
-        store = open_config_store(database, settings, clock=clock, ids=ids, builtin=dict(BUILTIN))
-        return store, seed(store, settings, reseed=reseed)
+        store = open_config_store(database, settings, clock=clock, ids=ids, builtin=dict(BUILTIN), seal=not dry_run)
+        return store, seed(store, settings, reseed=reseed, dry_run=dry_run)
     except BaseException:
         database.close()
         raise

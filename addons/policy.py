@@ -30,6 +30,8 @@ class Policy:
     """Unknown POSTs to an API: `block` under a hard money cap, or `allow`."""
     trim_output: bool = True
     min_output_tokens: int = 256
+    routing_chain_max_depth: int = 10
+    """How many routing rules one call may pass through, one after another."""
     codex_usage_limit: bool = True
     """Codex gets a used-up budget as its own `usage_limit_reached`."""
     own_names: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})

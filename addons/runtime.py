@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from addons.client_settings import ClientSettings
+from addons.fullness import Fullness
 from addons.inspector import InspectorFeed
 from addons.opening import open_store
 from addons.policy import AssumedPrice, Policy
@@ -26,11 +28,14 @@ from addons.steps.learned import Learned
 from addons.steps.local import LocalAnswers
 from store.clock import Clock, Ids, SystemClock
 from store.config_store.build import load_snapshot
+from store.config_store.follow import follow
 from store.config_store.quota import quota_of
-from store.config_store.snapshot import VirtualKey
+from store.config_store.secret_text import environ_of
+from store.config_store.snapshot import Snapshot, VirtualKey
 from store.database import Database, governance_revision
 from store.errors import StoreUnavailable, UserError
 from store.ledger.ledger import Ledger
+from store.ledger.levels import Levels
 from store.logs.opening import open_logs_store
 from store.logs.types import CallRow
 from store.logs.writer import LogWriter
@@ -115,6 +120,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Settle and write what is left, then close the stores. Safe to call twice."""
+        await self.services.fullness.close()
         await self.snapshots.close()
         await self.ledger.drain(10.0)
         await self.ledger.close()
@@ -146,6 +152,7 @@ def policy_of(settings: Settings, address: Address, environ: Mapping[str, str]) 
         default_virtual_key=gateway.default_virtual_key,
         allow_direct_keys=client.allow_direct_keys,
         allowed_origins=tuple(client.allowed_origins),
+        routing_chain_max_depth=client.routing_chain_max_depth,
         unpriced=unpriced,
         unmetered=gateway.unmetered,
         trim_output=gateway.trim_output,
@@ -200,6 +207,7 @@ async def open_runtime(
 ) -> Runtime:
     """Open the stores and start the ledger. Raises UserError for what the operator can mend, StoreUnavailable otherwise."""
     clock = clock or SystemClock()
+    environ = environ_of(app_dir, environ)
     ids = Ids(clock)
     store = open_store(app_dir, settings, clock, ids)
     ledger = Ledger(
@@ -210,25 +218,24 @@ async def open_runtime(
         lease_dir=app_dir / "leases",
         spool_dir=app_dir / "spool",
         retention_days=settings.gateway.ledger_retention_days,
+        audit_days=settings.gateway.audit_retention_days,
     )
     await ledger.start()
     logs_database = open_logs_store(app_dir, settings, clock=clock)
-    body_bytes = 0 if settings.client.disable_content_logging else BODY_LOG_BYTES
-    retention_days = settings.logs_store.retention_days or settings.client.log_retention_days
-    logs = LogWriter(logs_database, clock=clock, body_bytes=body_bytes, clean=redact_text, retention_days=retention_days)
-    logs.start()
-    kept = settings.client.enable_logging and settings.logs_store.enabled
+    logs = LogWriter(logs_database, clock=clock, body_bytes=0, clean=redact_text)
 
-    def load() -> Any:
-        return load_snapshot(store, environ)
+    def load(before: Snapshot | None) -> Snapshot:
+        return load_snapshot(store, environ) if before is None else follow(store, environ, before)
 
     def revision() -> int:
         with store.ledger.read() as connection:
             return governance_revision(connection)
 
-    snapshots = SnapshotKeeper(load, revision, load(), store.ledger.watch)
+    snapshots = SnapshotKeeper(load, revision, load(None), store.ledger.watch)
     snapshots.start()
-    policy = policy_of(settings, address, environ)
+    client = ClientSettings(settings, logs, NoLogs(), lambda found: policy_of(found, address, environ), feed)
+    policy, rows = client.first(snapshots.current)
+    logs.start()
     prices = settings.gateway.prices.file
     book = PriceBook.load(load_overrides(app_dir / prices) if prices else None)
     services = Services(
@@ -237,13 +244,16 @@ async def open_runtime(
         book=book,
         limits=LimitsBook.load(book),
         ledger=ledger,
-        logs=logs if kept else NoLogs(),
+        logs=rows,
         learned=Learned(),
         clock=clock,
         ids=ids,
         random=random or SystemRandom(),
         watched=feed is not None or watched,
     )
+    snapshots.on_new = client.follow(services)
+    services.fullness = Fullness(Levels(store.ledger), lambda: snapshots.current.routing_rules.reads_fullness)
+    await services.fullness.start()
     unmatched, require_auth = settings.gateway.forward.resolved(on_loopback=address.on_loopback)
 
     async def quota(key: VirtualKey) -> dict[str, Any]:

@@ -4,24 +4,27 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
+from store.config_store.secret_file import fingerprint
 from store.config_store.snapshot import Snapshot
 from store.errors import StoreUnavailable, UserError
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+Files = tuple[tuple[Path, tuple[int, ...] | None], ...]
 LOOK_PAUSE_SECONDS = 0.02
 """Between looks on behalf of unknown keys: garbage must not turn into a stream of database reads."""
 
 
 class SnapshotKeeper:
     """`current` is what calls are decided by. A poll notices edits of other processes within half a second; `watch`, where the
-    database can tell of them, within milliseconds."""
+    database can tell of them, within milliseconds. `load` is given the snapshot to go on from; None: read everything."""
 
     def __init__(
         self,
-        load: Callable[[], Snapshot],
+        load: Callable[[Snapshot | None], Snapshot],
         revision: Callable[[], int],
         first: Snapshot,
         watch: Callable[[Callable[[], None]], None] | None = None,
@@ -34,6 +37,8 @@ class SnapshotKeeper:
         self._look: asyncio.Task[None] | None = None
         self._watch = watch
         self._told = asyncio.Event()
+        self.on_new: Callable[[Snapshot], None] = lambda snapshot: None
+        """Told of each new snapshot, on the loop; must be quick and must not raise."""
 
     @property
     def current(self) -> Snapshot:
@@ -44,7 +49,8 @@ class SnapshotKeeper:
         while self._current.revision < revision:
             async with self._lock:
                 if self._current.revision < revision:
-                    self._current = await asyncio.to_thread(self._load)
+                    self._current = await asyncio.to_thread(self._load, self._current)
+                    self.on_new(self._current)
 
     async def look(self) -> bool:
         """Ask the store now whether there is something newer; True when `current` has changed. Never raises.
@@ -84,6 +90,18 @@ class SnapshotKeeper:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
+    async def _follow_files(self) -> None:
+        """Read again when a file that holds a secret was written or replaced."""
+        files = self._current.secret_files
+        changed: bool = bool(files) and await asyncio.to_thread(_differ, files)
+        if changed:
+            async with self._lock:
+                before, self._current = self._current, await asyncio.to_thread(self._load, None)
+            logger.info("a file that holds a secret has changed and was read again")
+            for sentence in self._current.unusable:
+                if sentence not in before.unusable:
+                    logger.warning("%s", sentence)
+
     async def _poll(self) -> None:
         while True:
             with suppress(TimeoutError):
@@ -91,5 +109,10 @@ class SnapshotKeeper:
             self._told.clear()
             try:
                 await self.refresh(await asyncio.to_thread(self._revision))
+                await self._follow_files()
             except (StoreUnavailable, UserError) as fault:
                 logger.warning("the configuration cannot be read, the last one stays in force: %s", fault)
+
+
+def _differ(files: Files) -> bool:
+    return any(fingerprint(path) != known for path, known in files)

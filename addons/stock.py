@@ -10,6 +10,7 @@ from addons.opening import prepare_store
 from addons.proxy import mitm
 from addons.runtime import Address, Runtime, limits_of, open_runtime
 from store.clock import Ids, SystemClock
+from store.config_store.secret_text import environ_of
 from store.errors import UserError
 from store.settings import Settings, load_settings
 from store.version import VERSION
@@ -33,7 +34,7 @@ def _prepare() -> tuple[Path, Settings]:
     app_dir = Path(named).expanduser().resolve()
     app_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = app_dir / "config.json"
-    settings = load_settings(config if config.is_file() else None, os.environ)
+    settings = load_settings(config if config.is_file() else None, environ_of(app_dir, os.environ))
     clock = SystemClock()
     store, report = prepare_store(app_dir, settings, clock, Ids(clock))
     store.close()

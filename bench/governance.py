@@ -2,9 +2,9 @@
 
     uv run python bench/governance.py [--keys 10000] [--teams 1000] [--engine sqlite|postgres] [--workers 2] [--rounds 3]
 
-Two gateways of the same make are compared in one run: an empty one and one with KEYS virtual keys (each with a budget) in TEAMS teams
-(each with a budget). "Live" is the time from the answer of an edit until no worker serves by the old state any more, seen from a
-client that asks every worker all the time. Latencies of calls are given as ratios: with an edit every fifth of a second, and without.
+Two gateways are compared in one run: an empty one, and one with KEYS virtual keys in TEAMS teams, each with a budget. "Live" is the
+time from the answer of an edit until no worker serves by the old state any more, seen from a client that asks every worker all the
+time. Latencies of calls are given as ratios: with an edit every fifth of a second, and without.
 """
 
 import argparse
@@ -176,7 +176,7 @@ def main() -> None:
             console = stack.enter_context(httpx.Client(base_url=gateway.console_url, headers=headers, timeout=30))
             live = live_seconds(gateway, console, args.workers, 10)
             print(
-                f"{name}: an edit is live after {statistics.median(live):.3f} s (median), {max(live):.3f} s (slowest of {len(live)})"
+                f"{name}: an edit is live after {statistics.median(live):.3f} s (median of {len(live)}), slowest {max(live):.3f} s"
             )
             latencies(gateway.url, KEY.format(0), 2)
             rounds: dict[str, list[list[float]]] = {"quiet": [], "edited": []}

@@ -234,10 +234,33 @@ class AuditRow(Model):
     entity_name = TextField()
     before = TextField(null=True)
     after = TextField(null=True)
+    details = TextField(null=True)
     reason = TextField()
+    digest = TextField()
 
     class Meta:
         table_name = "audit"
+
+
+class AuditChainRow(Model):
+    """Where the chain of the audit log's digests begins (after the last row that the retention took away) and ends."""
+
+    place = TextField(primary_key=True)
+    sequence = BigIntegerField()
+    digest = TextField()
+
+    class Meta:
+        table_name = "audit_chain"
+
+
+class EndedSessionRow(Model):
+    """A console session that was ended before its time; the row may go at `until_ms`."""
+
+    id = TextField(primary_key=True)
+    until_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "ended_sessions"
 
 
 class ConfigMetaRow(Model):
@@ -264,5 +287,7 @@ GOVERNANCE_TABLES = (
     PromptRow,
     PromptVersionRow,
     AuditRow,
+    AuditChainRow,
+    EndedSessionRow,
     ConfigMetaRow,
 )

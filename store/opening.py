@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from store.clock import Clock, SystemClock
-from store.config_store.secret_text import SecretText
+from store.config_store.secret_text import NoSecret, SecretText, environ_of
 from store.database import Database, Synchronous
 from store.errors import SettingsError, StoreUnavailable
 from store.migrations import Migration
@@ -49,6 +49,7 @@ def open_database(
     Raises UserError, one sentence, when the database cannot serve; a secret is never in it.
     """
     config = section.config
+    environ = environ_of(app_dir, environ)
     if isinstance(config, PostgresConfig):
         from store.postgres import PostgresAddress, PostgresDatabase
 
@@ -141,8 +142,9 @@ def _password(config: PostgresConfig, environ: Mapping[str, str], where: str, cl
         return CommandPassword(config.password_command, f"{where}.password_command", clock)
     if config.password is None or not config.password.written:
         return None
-    text = _text(config.password, environ, f"{where}.password")
-    return lambda: text
+    secret = config.password
+    _text(secret, environ, f"{where}.password")
+    return lambda: _text(secret, environ, f"{where}.password")  # at each connect: a file of it may have been replaced
 
 
 def _user(config: PostgresConfig, environ: Mapping[str, str], where: str) -> str:
@@ -163,11 +165,11 @@ def _port(secret: SecretText, environ: Mapping[str, str], path: str) -> int:
 
 
 def _text(secret: SecretText, environ: Mapping[str, str], path: str) -> str:
-    value = secret.resolve(environ)
-    if value is None:
-        raise SettingsError(f"{path}: the environment variable {secret.env_name} is not set")
-    return value
+    try:
+        return secret.look_up(environ)
+    except NoSecret as error:
+        raise SettingsError(f"{path}: {error}") from None
 
 
 def _shown(secret: SecretText) -> str:
-    return f"${secret.env_name}" if secret.env_name else secret.written
+    return f"${secret.env_name}" if secret.env_name else secret.written  # a file: as it is written

@@ -14,8 +14,9 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from store.config_store.fields import Bool, Duration, Id, Int, Name, Names, Usd, check_base_url, loads_exact
 from store.config_store.file_checks import check_references
+from store.config_store.json_place import fault_place, line_and_column
 from store.config_store.problems import join_problems, problems
-from store.config_store.secret_text import Secret, SecretText
+from store.config_store.secret_text import NoSecret, Secret, SecretText
 from store.config_store.specs import (
     FROM_FILE,
     BudgetSpec,
@@ -27,10 +28,15 @@ from store.config_store.specs import (
     TeamSpec,
     VirtualKeySpec,
 )
+from store.config_store.specs_models import FileModelConfig
+from store.config_store.specs_prices import PricingOverrideSpec
+from store.config_store.specs_routing import RoutingRuleSpec
 from store.config_store.unimplemented import unimplemented_in
 from store.errors import SettingsError
 from store.store_settings import ConfigStoreSettings, LedgerStoreSettings, LogsStoreSettings
 
+LARGEST_BYTES = 32 * 2**20
+"""Of a configuration file. Ten thousand virtual keys with two budgets and three provider configs each take 6 MiB."""
 SCHEMA_PATH = Path(__file__).with_name("config.schema.json")
 
 Port = Annotated[Int, Field(ge=1, le=65535)]
@@ -117,6 +123,8 @@ class Gateway(Spec):
     hold_wait_seconds: NotNegative = 10
     ledger_retention_days: Positive | None = 400
     """How long the ledger keeps the rows of calls that nothing needs any more; null: for ever."""
+    audit_retention_days: Positive | None = 400
+    """How long the audit log keeps its rows; null: for ever."""
     inspect: Inspect = Inspect()
     limits: Limits = Limits()
     prices: Prices = Prices()
@@ -158,7 +166,7 @@ class Client(Spec):
          "disable_db_pings_in_health", "dump_errors_in_console_logs", "enforce_governance_header", "enforce_scim_auth",
          "dual_credential_conflict_behavior", "max_request_body_size_mb", "compat", "header_filter_config",
          "async_job_result_ttl", "required_headers", "logging_headers", "whitelisted_routes",
-         "hide_deleted_virtual_keys_in_filters", "routing_chain_max_depth", "webhook_config", "oauth2_server_config",
+         "hide_deleted_virtual_keys_in_filters", "webhook_config", "oauth2_server_config",
          "mcp_agent_depth", "mcp_tool_execution_timeout", "mcp_code_mode_binding_level", "mcp_tool_sync_interval"}
     )  # fmt: skip
 
@@ -168,6 +176,8 @@ class Client(Spec):
     log_retention_days: Positive = 365
     enforce_auth_on_inference: Bool = True
     allow_direct_keys: Bool = False
+    routing_chain_max_depth: Positive = 10
+    """How many routing rules one call may pass through, one after another."""
 
 
 class AuthConfig(Spec):
@@ -214,32 +224,6 @@ class FileRateLimit(RateLimitSpec):
     id: Id
 
 
-class ModelConfig(Limited):
-    """Caps on a model (or, with `model_name: "*"`, on a provider or a virtual key)."""
-
-    read_only = frozenset({"config_hash", "scope_name"})
-
-    id: Id | None = None
-    model_name: Name
-    provider: Name | None = None
-    scope: Literal["global", "virtual_key"] = "global"
-    scope_id: Id | None = None
-    budget_id: Id | None = None
-    budget_ids: tuple[Id, ...] = ()
-    rate_limit_id: Id | None = None
-
-    @model_validator(mode="after")
-    def _supported(self) -> Self:
-        if self.scope == "virtual_key" and not self.scope_id:
-            raise ValueError("scope virtual_key needs scope_id, the id of the virtual key")
-        if self.model_name != "*" and (self.provider or self.scope != "global"):
-            raise ValueError(
-                "caps on one model inside one provider or virtual key are not implemented; "
-                'use model_name "*" with them, or scope global without provider'
-            )
-        return self
-
-
 class GovernanceProvider(Limited):
     """Deployment-wide caps of a provider."""
 
@@ -254,7 +238,7 @@ class Governance(Spec):
     """Who may spend how much."""
 
     unimplemented = frozenset(
-        {"routing_rules", "pricing_overrides", "complexity_analyzer_config", "business_units", "roles"}
+        {"complexity_analyzer_config", "business_units", "roles"}
     )  # fmt: skip
 
     virtual_keys: tuple[VirtualKeySpec, ...] = ()
@@ -262,8 +246,10 @@ class Governance(Spec):
     customers: tuple[CustomerSpec, ...] = ()
     budgets: tuple[FileBudget, ...] = ()
     rate_limits: tuple[FileRateLimit, ...] = ()
-    model_configs: tuple[ModelConfig, ...] = ()
+    model_configs: tuple[FileModelConfig, ...] = ()
     providers: tuple[GovernanceProvider, ...] = ()
+    routing_rules: tuple[RoutingRuleSpec, ...] = ()
+    pricing_overrides: tuple[PricingOverrideSpec, ...] = ()
     auth_config: AuthConfig | None = None
 
 
@@ -271,13 +257,15 @@ class Settings(Spec):
     """All of config.json."""
 
     unimplemented = frozenset(
-        {"server", "source_of_truth", "env_label", "setup_token", "framework", "alerting", "webhooks", "mcp", "vector_store",
+        {"server", "env_label", "setup_token", "framework", "alerting", "webhooks", "mcp", "vector_store",
          "plugins", "websocket", "guardrails_config", "audit_logs", "cluster_config", "load_balancer_config",
          "large_payload_optimization", "scim_config", "access_profiles", "feature_flags", "circuit_breaker_config"}
     )  # fmt: skip
 
     schema_: str | None = Field(default=None, alias="$schema")
     version: Literal[1, 2] = 2
+    source_of_truth: Literal["split", "config.json"] = "split"
+    """`config.json`: at every start the file's sections go before the store. `split`: the store, once it has data."""
     encryption_key: Secret | None = None
     auth_config: AuthConfig | None = None
     client: Client = Client()
@@ -299,7 +287,7 @@ class Settings(Spec):
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The environment that `env.NAME` secrets are looked up in."""
+        """The environment that secrets are looked up in."""
         return self._environ
 
     @property
@@ -313,13 +301,13 @@ class Settings(Spec):
         return self.auth_config or self.governance.auth_config
 
     def secret(self, secret: SecretText | None, path: str) -> str | None:
-        """The secret in clear; None for none. Raises SettingsError when its environment variable is not set."""
+        """The secret in clear, as it is now; None for none. Raises SettingsError when it cannot be had."""
         if secret is None:
             return None
-        value = secret.resolve(self._environ)
-        if value is None:
-            raise SettingsError(f"{path}: the environment variable {secret.env_name} is not set")
-        return value
+        try:
+            return secret.look_up(self._environ)
+        except NoSecret as error:
+            raise SettingsError(f"{path}: {error}") from None
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -330,11 +318,14 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if path is None:
         return settings_from({}, environ, source="config.json")
     try:
+        if path.is_file() and path.stat().st_size > LARGEST_BYTES:
+            raise SettingsError(f"{path}: has more than {LARGEST_BYTES // 2**20} MiB; that is no configuration file")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(f"{path}: there is no such file; name another one with --config, or leave it out") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path}: is not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        line, column = line_and_column(bytes(error.object), error.start)
+        raise SettingsError(f"{path}: line {line}, column {column}: is not UTF-8 text") from None
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
     try:
@@ -344,7 +335,9 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     except RecursionError:
         raise SettingsError(f"{path}: is nested too deeply") from None
     except ValueError as error:
-        raise SettingsError(f"{path}: {error}") from None
+        place = fault_place(text)
+        where = f"line {place[0]}, column {place[1]}: " if place else ""
+        raise SettingsError(f"{path}: {where}{error}") from None
     return settings_from(document, environ, source=str(path))
 
 

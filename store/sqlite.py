@@ -218,6 +218,18 @@ class SqliteDatabase(Database):
             self._checkpoint(connection)
         return True
 
+    def scrub(self) -> bool:
+        with self._locked(WRITE_WAIT_SECONDS) as connection:
+            connection.execute("VACUUM")  # free pages and the unused parts of others are left behind
+            try:
+                connection.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+            except apsw.Error as error:
+                raise _translated(error, self.path) from error
+            self.wal_pages = 0
+        return True
+
     def close(self) -> None:
         """Closes every connection; the last one to leave copies the write-ahead log back. May be called twice."""
         if self._closed:

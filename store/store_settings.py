@@ -31,7 +31,7 @@ def check_port(value: Any) -> Any:
     """A port as a number or as text, which may be `env.NAME`. Raises ValueError."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     secret = parse_secret(text)
-    if secret.env_name is None:
+    if not secret.is_reference:
         port_number(secret.written)
     return secret
 

@@ -9,15 +9,30 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, StaticFileHandler
 
 from addons.console.api import (
+    audit,
     budgets,
+    explain,
+    forecast,
+    governance_providers,
     groups,
+    log_overview,
+    log_stats,
     logs,
+    model_configs,
+    models,
+    openapi,
     overrides,
+    pricing_overrides,
+    prompts,
     providers,
     rate_limits,
+    recalculate,
+    rotation,
+    routing_rules,
     runs,
     session,
     system,
+    transfer,
     unconfirmed,
     virtual_keys,
 )
@@ -26,9 +41,11 @@ from addons.console.context import ConsoleContext
 from addons.console.handler import SECURITY_HEADERS, ConsoleHandler, NotFoundHandler
 from addons.console.origin import HostRules
 from addons.console.routes import Route
+from addons.console.sign_ins import SignIns
 
 STATIC_DIR = Path(__file__).with_name("static")
-MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""More than this is cut off unread; what is less, and yet more than a handler takes, is a 413 in words."""
 
 
 class IndexHandler(ConsoleHandler):
@@ -41,10 +58,11 @@ class IndexHandler(ConsoleHandler):
         if token is not None:
             if not self.gatekeeper.is_open:
                 if not self.gatekeeper.link_token_ok(token):
+                    self.sign_ins.failed(self.client_address)
                     raise HTTPError(
                         401, "Unauthorized: this link is not valid (any more); `tollgate admin-token` prints the right one"
                     )
-                self.begin_session()
+                await self.begin_session("link")
             self.redirect("/", status=303)
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
@@ -76,16 +94,31 @@ class AssetHandler(StaticFileHandler):
 
 API_ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
+    *openapi.ROUTES,
     *session.ROUTES,
+    *audit.ROUTES,
+    *prompts.ROUTES,
+    *rotation.ROUTES,
     *virtual_keys.ROUTES,
     *budgets.ROUTES,
     *overrides.ROUTES,
     *unconfirmed.ROUTES,
     *rate_limits.ROUTES,
+    *transfer.ROUTES,
     *groups.ROUTES,
+    *model_configs.ROUTES,
+    *governance_providers.ROUTES,
     *runs.ROUTES,
     *providers.ROUTES,
-    *logs.ROUTES,
+    *routing_rules.ROUTES,
+    *pricing_overrides.ROUTES,
+    *models.ROUTES,
+    *explain.ROUTES,
+    *forecast.ROUTES,
+    *log_stats.ROUTES,
+    *log_overview.ROUTES,
+    *recalculate.ROUTES,
+    *logs.ROUTES,  # last: every other address under /api/logs could be the id of a call
 )
 """Every address of the API; where two match, the first answers. The OpenAPI description is made of it."""
 
@@ -101,8 +134,10 @@ def make_app(context: ConsoleContext) -> Application:
         ],
         default_handler_class=NotFoundHandler,
         context=context,
+        api_routes=API_ROUTES,
         gatekeeper=Gatekeeper(context.admin_token, context.settings, context.store.clock, context.store.entropy),
         hosts=HostRules.of(context.settings, context.host),
+        sign_ins=SignIns(context.store, context.executor),
         log_function=lambda handler: None,
     )
 

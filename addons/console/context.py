@@ -5,9 +5,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from addons.console.price_books import PriceBooks, price_books
 from addons.console.process_state import FamilyState
+from addons.console.recalculation import Recalculation
+from store.config_store.edits import Actor
 from store.config_store.store import ConfigStore
-from store.database import Connection
+from store.database import Connection, Database
 from store.ledger.caps import cap_states
 from store.ledger.types import CapState
 from store.logs.types import CallRow
@@ -16,6 +19,9 @@ from store.settings import Settings
 
 class LogQueries(Protocol):
     """The part of `store.logs.queries.LogReader` that the console asks."""
+
+    @property
+    def database(self) -> Database: ...
 
     def recent(self, limit: int = 50, before: str | None = None, **conditions: Any) -> Sequence[CallRow]: ...
 
@@ -53,4 +59,10 @@ class ConsoleContext:
     """What the supervisor tells of the processes; nothing in a console without one."""
     states: Callable[[Connection, int, Iterable[str] | None], Sequence[CapState]] = cap_states
     """The ledger's sums of the named caps, or of all of them."""
+    actor: Actor | None = None
+    """Whom the audit log names whatever the credentials: the operating system's user of a command. None: who signed in."""
+    prices: Callable[[], PriceBooks] = field(default_factory=price_books)
+    """What models cost. The first call loads it; may raise SettingsError."""
+    recalculation: Recalculation = field(default_factory=Recalculation)
+    """The run that prices logged calls anew."""
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="console"))

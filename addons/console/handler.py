@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,14 @@ from tornado.web import Application, HTTPError, MissingArgumentError, RequestHan
 from addons.console.auth import Gatekeeper, Method, Throttled
 from addons.console.context import ConsoleContext
 from addons.console.origin import HostRules
+from addons.console.routes import Operation, methods_of
+from addons.console.sign_ins import SignIns
 from store.config_store.documents import document, entity_tag
 from store.config_store.edits import Actor
 from store.config_store.fields import loads_exact
 from store.config_store.json_text import dumps
 from store.config_store.problems import join_problems, problems
+from store.config_store.sessions import is_ended
 from store.config_store.store import ConfigStore
 from store.errors import Conflict, NotFound, PreconditionFailed, StoreUnavailable, UserError
 
@@ -42,13 +46,40 @@ class ConsoleHandler(RequestHandler):
     """What pages and API share."""
 
     needs_sign_in = True
+    max_body_bytes = 2 * 1024 * 1024
+    takes_virtual_key = False
+    """True where a virtual key is the credential."""
 
     def __init__(self, application: Application, request: HTTPServerRequest, **kwargs: Any) -> None:
         self.context: ConsoleContext = application.settings["context"]
         self.gatekeeper: Gatekeeper = application.settings["gatekeeper"]
         self.hosts: HostRules = application.settings["hosts"]
+        self.sign_ins: SignIns = application.settings["sign_ins"]
         self.method: Method | None = None
+        self.own_session = ""
+        """The session that this request came with, when it is good."""
+        self._has_token = False
+        self._is_tagged = False
         super().__init__(application, request, **kwargs)
+
+    async def head(self, **parts: str) -> None:
+        """As GET, without the body."""
+        await self.get(**parts)  # type: ignore[misc]
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """A part of the path or a parameter. Raises UserError for a NUL character, which no database keeps."""
+        text: str = super().decode_argument(value, name)
+        if "\0" in text:
+            raise UserError(f"{name or 'the address'}: has a NUL character; leave it out")
+        return text
+
+    def compute_etag(self) -> str | None:
+        """The tag of the thing shown where there is one, else the hash of the answer."""
+        return self._headers.get("ETag") or super().compute_etag()
+
+    def check_etag_header(self) -> bool:
+        """304 is for answers tagged by their own bytes: a thing's tag says nothing of the sums that are shown with it."""
+        return not self._is_tagged and super().check_etag_header()
 
     def set_default_headers(self) -> None:
         """On every answer, errors too."""
@@ -65,14 +96,16 @@ class ConsoleHandler(RequestHandler):
         if changes or "Origin" in headers:
             if not self.hosts.origin_ok(headers.get("Origin"), headers.get("Sec-Fetch-Site"), self.request.host):
                 raise HTTPError(403, "this request comes from another site's page; open the console itself")
-        self.method = self._who()
+        self.method = await self._who()
         if not self.needs_sign_in:
+            self._refuse_what_nobody_reads()
             return
         if self.method is None:
             raise HTTPError(401, "Unauthorized: sign in, or open the link that `tollgate admin-token` prints")
         if changes and self.method == "session":
             if not self.gatekeeper.csrf_ok(self.session, headers.get(CSRF_HEADER, "")):
                 raise HTTPError(403, f"the header {CSRF_HEADER} is missing or stale; load the page again")
+        self._refuse_what_nobody_reads()
 
     @property
     def client_address(self) -> str:
@@ -84,9 +117,10 @@ class ConsoleHandler(RequestHandler):
         """The session cookie's value, or nothing."""
         return self.get_cookie(self.gatekeeper.cookie_name) or ""
 
-    def begin_session(self) -> str:
-        """Sets the session cookie; returns the session."""
+    async def begin_session(self, by: str) -> str:
+        """Sets the session cookie; returns the session. `by`: what was shown, `password`, `token` or `link`."""
         session = self.gatekeeper.new_session()
+        await self.on_thread(self.sign_ins.began, Actor(self._name(), by, self.client_address))
         self.set_cookie(
             self.gatekeeper.cookie_name,
             session,
@@ -101,14 +135,20 @@ class ConsoleHandler(RequestHandler):
     @property
     def store(self) -> ConfigStore:
         """The store to make changes with: the audit log names this caller, and `If-Match` must hold."""
-        return replace(self.context.store, actor=self._actor(), if_match=self.request.headers.get("If-Match") or None)
+        if_match = self.request.headers.get("If-Match", "").strip()
+        return replace(self.context.store, actor=self._actor(), if_match=if_match if if_match not in ("", "*") else None)
 
     def _actor(self) -> Actor:
+        if self.context.actor is not None:
+            return self.context.actor
+        return Actor(self._name(), self.method or "open", self.client_address)
+
+    def _name(self) -> str:
+        """Whom the credentials belong to: the user who signed in, or whoever has the token."""
         gate = self.gatekeeper
-        name = {"none": "anybody", "token": "admin token", "password": gate.user_name}[gate.auth_type]
-        agent = self.request.headers.get("User-Agent", "")
-        method = "command line" if self.method == "bearer" and agent.startswith("tollgate/") else (self.method or "open")
-        return Actor(name, method, self.client_address)
+        if gate.is_open:
+            return "anybody"
+        return gate.user_name if gate.auth_type == "password" and not self._has_token else "admin token"
 
     async def on_thread[Answer](self, work: Callable[..., Answer], *args: Any) -> Answer:
         """Runs what touches a database off the loop."""
@@ -127,6 +167,7 @@ class ConsoleHandler(RequestHandler):
         with self.context.store.reading() as (connection, ledger):
             made = document(connection, ledger, kind, entity_id)
         if made is not None:
+            self._is_tagged = True
             self.set_header("ETag", entity_tag(made))
 
     def body_as[Body: BaseModel](self, model: type[Body]) -> Body:
@@ -160,6 +201,10 @@ class ConsoleHandler(RequestHandler):
         if status == 401 and self.gatekeeper.auth_type == "password" and "Sec-Fetch-Site" not in self.request.headers:
             # Not for our own page: the browser would put its own dialog before the page's form.
             self.set_header("WWW-Authenticate", 'Basic realm="tollgate", charset="UTF-8"')
+        if status == 405:
+            self.set_header("Allow", ", ".join(name.upper() for name in methods_of(type(self))))
+        self._is_tagged = False
+        self.clear_header("ETag")
         self.send(error_envelope(status, message), status)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
@@ -172,13 +217,58 @@ class ConsoleHandler(RequestHandler):
     def data_received(self, chunk: bytes) -> None:
         """Bodies are read whole; the server bounds them."""
 
-    def _who(self) -> Method | None:
-        if self.gatekeeper.is_open:
+    def _refuse_what_nobody_reads(self) -> None:
+        """Parameters and a body that the method does not take are errors, not noise; so is a body of more than it takes."""
+        if len(self.request.body) > self.max_body_bytes:
+            raise HTTPError(413, f"the body is larger than {self.max_body_bytes:,} bytes")
+        told: Operation | None = getattr(getattr(self, (self.request.method or "").lower(), None), "operation", None)
+        if told is None:
+            return
+        if told.query is None and self.request.query_arguments:
+            raise UserError(f"{min(self.request.query_arguments)}: unknown parameter; nothing may stand here")
+        if told.body is None and self.request.body.strip() not in (b"", b"{}"):
+            raise UserError("this takes no body; leave it out")
+
+    async def _who(self) -> Method | None:
+        gate = self.gatekeeper
+        if gate.is_open:
             return "open"
-        authorization = self.request.headers.get("Authorization")
-        if authorization:
-            return self.gatekeeper.header_ok(authorization, self.client_address)
-        return "session" if self.session and self.gatekeeper.session_ok(self.session) else None
+        method: Method | None = "session"
+        session = self.session
+        if authorization := self.request.headers.get("Authorization"):
+            with self.counted():
+                method = gate.header_ok(authorization, self.client_address)
+            session = authorization.partition(" ")[2].strip() if method == "bearer" else ""
+            if method is None:
+                self.sign_ins.failed(self.client_address)
+            self._has_token = method == "bearer" and not gate.session_ok(session)
+            if not session or self._has_token:
+                return method
+        if not session or not gate.session_ok(session) or await self._is_ended(session):
+            return None
+        self.own_session = session
+        return method
+
+    async def _is_ended(self, session: str) -> bool:
+        try:
+            return await self.on_thread(self._was_ended, session)
+        except StoreUnavailable:
+            if self.needs_sign_in:
+                raise
+            return True  # pages and probes that are open to all still answer
+
+    def _was_ended(self, session: str) -> bool:
+        with self.context.store.ledger.read() as connection:
+            return is_ended(connection, session)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Tries that have to wait count as failures too."""
+        try:
+            yield
+        except Throttled:
+            self.sign_ins.failed(self.client_address)
+            raise
 
 
 class NotFoundHandler(ConsoleHandler):

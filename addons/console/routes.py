@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from tornado.web import RequestHandler
 
+METHODS = ("get", "post", "put", "patch", "delete")
 _PART = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -42,6 +43,8 @@ class Operation:
     body: type[BaseModel] | None = None
     answer: Any = None
     status: int = 200
+    media: str = "application/json"
+    """What kind of answer it is; several by commas."""
 
 
 type Method = Callable[..., Awaitable[None]]
@@ -54,11 +57,17 @@ def operation(
     body: type[BaseModel] | None = None,
     answer: Any = None,
     status: int = 200,
+    media: str = "application/json",
 ) -> Callable[[Method], Method]:
-    """Says of a handler's method what `/api/openapi.json` tells: one line, the query, the body, the answer and its status."""
+    """Says of a handler's method what `/api/openapi.json` tells: one line, the query, the body, the answer, its status and kind."""
 
     def described(method: Method) -> Method:
-        method.operation = Operation(summary, query, body, answer, status)  # type: ignore[attr-defined]
+        method.operation = Operation(summary, query, body, answer, status, media)  # type: ignore[attr-defined]
         return method
 
     return described
+
+
+def methods_of(handler: type[RequestHandler]) -> tuple[str, ...]:
+    """The methods that a handler answers, in lower case, without HEAD, which goes with GET."""
+    return tuple(name for name in METHODS if getattr(handler, name) is not getattr(RequestHandler, name))

@@ -1,14 +1,38 @@
 """Builds the immutable snapshot that workers decide by: joins rows in dictionaries, opens secrets, attaches caps."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from store.config_store import read
 from store.config_store.file_ledger import still_known
+from store.config_store.keys import fits_a_header
+from store.config_store.model_owners import scope_of
+from store.config_store.price_overrides import scoped_prices
 from store.config_store.read import Governance, ScopeKey, load_governance, sort_caps
-from store.config_store.records import GroupRecord, ProviderConfigRecord, ProviderKeyRecord, ProviderRecord, VirtualKeyRecord
-from store.config_store.secret_text import SecretText
-from store.config_store.snapshot import Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
+from store.config_store.read_models import model_configs_of
+from store.config_store.records import (
+    GroupRecord,
+    ModelConfigRecord,
+    ProviderConfigRecord,
+    ProviderKeyRecord,
+    ProviderRecord,
+    VirtualKeyRecord,
+)
+from store.config_store.routing_rules import compile_rules
+from store.config_store.secret_file import fingerprint
+from store.config_store.secret_text import NoSecret, SecretText
+from store.config_store.snapshot import (
+    NO_MODEL_CAPS,
+    ModelCaps,
+    ModelLimit,
+    Provider,
+    ProviderConfig,
+    ProviderKey,
+    Snapshot,
+    VirtualKey,
+)
 from store.config_store.store import ConfigStore
 from store.config_store.vault import Vault
 from store.database import Connection, governance_revision
@@ -21,7 +45,7 @@ Caps = Mapping[ScopeKey, tuple[Cap, ...]]
 def load_snapshot(store: ConfigStore, environ: Mapping[str, str]) -> Snapshot:
     """The governance as it is now, in one read transaction.
 
-    A provider key whose `env.NAME` is not set is left out: it cannot be used (`unusable_keys` names it).
+    A provider key whose secret cannot be had is left out: it cannot be used (`unusable_keys` names it).
     """
     with store.reading() as (connection, ledger):
         revision = governance_revision(ledger)
@@ -37,22 +61,33 @@ def build_snapshot(
     """Pure: rows to snapshot."""
     teams = {team.id: team for team in governance.teams}
     customers = {customer.id: customer for customer in governance.customers}
+    models: defaultdict[str, list[ModelConfigRecord]] = defaultdict(list)
+    for config in governance.model_configs:
+        models[config.scope_id or ""].append(config)
     keys: dict[str, VirtualKey] = {}
     by_hash: dict[str, VirtualKey] = {}
+    previous: dict[str, tuple[int, VirtualKey]] = {}
     for record in governance.virtual_keys:
-        key = _virtual_key(record, teams, customers, governance.caps)
+        key = _virtual_key(record, teams, customers, governance.caps, models.get(record.id, ()))
         keys[key.id] = by_hash[record.value_hash] = key
+        if record.previous_hash is not None and record.previous_until_ms is not None:
+            previous[record.previous_hash] = record.previous_until_ms, key
     for run in governance.runs:
         if (owner := keys.get(run.virtual_key_id)) is not None:
             by_hash[run.value_hash] = _for_run(owner, run.id, run.hint, run.expires_at_ms, governance.caps)
+    files = [(path, fingerprint(path)) for path in _secret_files(governance, environ)]  # before they are read
     return Snapshot(
         revision=revision,
+        client=MappingProxyType(dict(governance.client)),
+        routing_rules=compile_rules(governance.routing_rules),
         providers=MappingProxyType(_providers(governance, vault, environ, builtin)),
         virtual_keys=MappingProxyType(keys),
         by_hash=MappingProxyType(by_hash),
-        model_caps=MappingProxyType(
-            {scope_id: caps for (scope, scope_id), caps in governance.caps.items() if scope is Scope.MODEL}
-        ),
+        prices=scoped_prices(governance.pricing_overrides),
+        previous=MappingProxyType(previous),
+        secret_files=tuple(files),
+        unusable=_unusable(governance.providers, vault, environ),
+        model_caps=_model_caps(models.get("", ()), governance.caps),
     )
 
 
@@ -69,23 +104,59 @@ def one_virtual_key(connection: Connection, key_id: str, ledger: Connection | No
     owners = [(Scope.VIRTUAL_KEY, record.id), *((Scope.PROVIDER_CONFIG, config.id) for config in record.provider_configs)]
     owners += [(Scope.TEAM, record.team_id)] if record.team_id else []
     owners += [(Scope.CUSTOMER, customer_id)] if customer_id else []
-    return _virtual_key(record, teams, customers, {owner: read.caps_of(ledger or connection, *owner) for owner in owners})
+    models = model_configs_of(connection, [record.id]).get(record.id, ())
+    owners += [(Scope.VIRTUAL_KEY_MODEL, config.id) for config in models]
+    caps = {owner: read.caps_of(ledger or connection, *owner) for owner in owners}
+    return _virtual_key(record, teams, customers, caps, models)
 
 
 def unusable_keys(store: ConfigStore, environ: Mapping[str, str]) -> tuple[str, ...]:
     """One sentence for each provider key that cannot be used now, for start-up lines and `doctor`."""
     with store.database.read() as connection:
         providers = read.providers(connection)
+    return _unusable(providers, store.vault, environ)
+
+
+def _unusable(providers: Iterable[ProviderRecord], vault: Vault, environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
-        f"provider key {key.name!r} of {provider.name}: the environment variable {SecretText(key.secret).env_name} is not set"
+        f"provider key {key.name!r} of {provider.name}: {fault}"
         for provider in providers
         for key in provider.keys
-        if not key.sealed and SecretText(key.secret).resolve(environ) is None
+        if (fault := fault_of(key, vault, environ)) is not None
     )
 
 
+def fault_of(record: ProviderKeyRecord, vault: Vault, environ: Mapping[str, str]) -> str | None:
+    """Why a provider key cannot be used now, as a part of a sentence; None when it can."""
+    try:
+        value = SecretText(record.secret).look_up(environ) if not record.sealed else vault.open(record.secret)
+    except (NoSecret, UserError) as error:
+        return str(error)
+    return None if fits_a_header(value) else "holds characters that cannot travel in a header; write printable ASCII alone"
+
+
+def _secret_files(governance: Governance, environ: Mapping[str, str]) -> Iterator[Path]:
+    for provider in governance.providers:
+        for key in provider.keys:
+            if not key.sealed and (path := SecretText(key.secret).path(environ)) is not None:
+                yield path
+
+
+def _model_caps(configs: Iterable[ModelConfigRecord], caps: Caps) -> ModelCaps:
+    found = [
+        ModelLimit(config.id, config.model_name, config.provider, own)
+        for config in configs
+        if (own := caps.get((scope_of(config), config.id)))
+    ]
+    return ModelCaps.of(found) if found else NO_MODEL_CAPS
+
+
 def _virtual_key(
-    record: VirtualKeyRecord, teams: Mapping[str, GroupRecord], customers: Mapping[str, GroupRecord], caps: Caps
+    record: VirtualKeyRecord,
+    teams: Mapping[str, GroupRecord],
+    customers: Mapping[str, GroupRecord],
+    caps: Caps,
+    models: Iterable[ModelConfigRecord],
 ) -> VirtualKey:
     team = teams.get(record.team_id) if record.team_id else None
     customer_id = record.customer_id or (team.customer_id if team else None)
@@ -103,6 +174,7 @@ def _virtual_key(
         caps=caps.get((Scope.VIRTUAL_KEY, record.id), ()),
         team_caps=caps.get((Scope.TEAM, team.id), ()) if team else (),
         customer_caps=caps.get((Scope.CUSTOMER, customer.id), ()) if customer else (),
+        model_caps=_model_caps(models, caps),
         hint=record.hint,
     )
 
@@ -122,6 +194,7 @@ def _for_run(key: VirtualKey, run_id: str, hint: str, expires_at_ms: int, caps: 
         caps=key.caps,
         team_caps=key.team_caps,
         customer_caps=key.customer_caps,
+        model_caps=key.model_caps,
         run_id=run_id,
         run_caps=sort_caps(caps.get((Scope.RUN, run_id), ())),
         hint=hint,
@@ -158,7 +231,7 @@ def _provider(record: ProviderRecord, vault: Vault, environ: Mapping[str, str], 
         base_url=record.base_url,
         hosts=record.hosts,
         keys=tuple(key for row in record.keys if (key := _provider_key(row, vault, environ)) is not None),
-        extra_headers=record.extra_headers,
+        extra_headers=tuple((name, vault.open_marked(value)) for name, value in record.extra_headers),
         caps=caps.get((Scope.PROVIDER, record.name), ()),
     )
 
@@ -178,10 +251,11 @@ def _provider_key(record: ProviderKeyRecord, vault: Vault, environ: Mapping[str,
 
 
 def secret_of(record: ProviderKeyRecord, vault: Vault, environ: Mapping[str, str]) -> str | None:
-    """The credential in clear; None when its environment variable is not set. Raises UserError for a wrong vault."""
+    """The credential in clear; None when it cannot be had or used. Raises UserError for a wrong vault."""
     if record.sealed:
         try:
             return vault.open(record.secret)
         except UserError as error:
             raise UserError(f"provider key {record.name!r}: {error}") from None
-    return SecretText(record.secret).resolve(environ)
+    value = SecretText(record.secret).resolve(environ)
+    return value if value and fits_a_header(value) else None

@@ -5,14 +5,17 @@ from dataclasses import replace
 
 from store.config_store import read
 from store.config_store.make_caps import Owner, aligned, checked, default_name, money_cap, money_caps, rate_caps, renamed
+from store.config_store.model_owners import scope_of, stored_owner, write_model_config
 from store.config_store.problems import nearest
+from store.config_store.read_models import model_config, model_config_at
+from store.config_store.records import ModelConfigRecord
 from store.config_store.specs import BudgetPatch, BudgetRowSpec, BudgetSpec, RateLimitSpec
 from store.config_store.store import CHANGE_THE_FILE, ConfigStore
 from store.database import Connection
 from store.errors import Conflict, NotFound, UserError
-from store.ledger.caps import delete_cap, put_cap, reset_cap, sync_caps, top_up
+from store.ledger.caps import cap_states, delete_cap, put_cap, reset_cap, sync_caps, top_up
 from store.ledger.types import Cap, Enforcement, Scope, Unit
-from store.money import nanos_from_usd
+from store.money import nanos_from_usd, usd_from_nanos
 
 
 def set_caps(
@@ -126,7 +129,9 @@ def reset_budget(store: ConfigStore, cap_id: str, reason: str) -> None:
     """Start a budget at nothing spent, by a row with a reason; holds in flight stay. Raises NotFound."""
     with store.editing("reset", "budget", cap_id, reason=reason, spending=True) as edit:
         find_budget(edit.connection, cap_id)
+        (before,) = cap_states(edit.connection, edit.connection.now_ms(), [cap_id])
         reset_cap(edit.connection, cap_id, reason or "reset by hand")
+        edit.details = {"amount": usd_from_nanos(before.used)}
 
 
 def top_up_budget(store: ConfigStore, cap_id: str, amount_nanos: int, reason: str) -> None:
@@ -143,6 +148,7 @@ def top_up_budget(store: ConfigStore, cap_id: str, amount_nanos: int, reason: st
             raise Conflict(f"{CHANGE_THE_FILE} (max_limit of {budget.name!r})")
         try:
             top_up(connection, cap_id, amount_nanos, reason or "topped up by hand")
+            edit.details = {"amount": usd_from_nanos(amount_nanos)}
         except ValueError as error:
             raise UserError(f"amount: {error}") from None
 
@@ -170,9 +176,32 @@ def find_owner(store: ConfigStore, connection: Connection, scope: Scope, scope_i
         if scope_id not in known:
             raise NotFound(f"scope_id: there is no provider {scope_id!r}; {nearest(scope_id, known)}")
         return Owner(scope, scope_id, scope_id)
-    if scope is Scope.MODEL:
-        return Owner(scope, scope_id, "all models" if scope_id == "*" else scope_id)
+    if scope in (Scope.MODEL, Scope.VIRTUAL_KEY_MODEL):
+        return _model_owner(store, connection, scope, scope_id)
     raise UserError(f"scope: {scope.value} cannot carry a budget of its own here")
+
+
+def _model_owner(store: ConfigStore, connection: Connection, scope: Scope, scope_id: str) -> Owner:
+    """A model config by its id. `model` takes a model's name too; one that has no config yet gets it."""
+    record = model_config(connection, scope_id)
+    if record is not None and scope_of(record) is not scope:
+        record = None
+    if record is None and scope is Scope.MODEL:
+        record = model_config_at(connection, "global", None, scope_id, None) or _new_model_config(store, connection, scope_id)
+    if record is None:
+        raise NotFound(f"scope_id: there is no model config {scope_id!r}")
+    return stored_owner(connection, record)
+
+
+def _new_model_config(store: ConfigStore, connection: Connection, model_name: str) -> ModelConfigRecord | None:
+    if model_config(connection, model_name) is not None:
+        return None  # the id of one inside a virtual key
+    now_ms = store.clock.now_ms()
+    record = ModelConfigRecord(id=model_name, model_name=model_name, created_ms=now_ms, updated_ms=now_ms)
+    with store.audited(connection, "create", "model_config") as edit:
+        write_model_config(connection, record)
+        edit.id = record.id
+    return record
 
 
 def known_providers(store: ConfigStore, connection: Connection) -> tuple[str, ...]:

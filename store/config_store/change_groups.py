@@ -5,6 +5,7 @@ from typing import Literal
 
 from store.config_store import read
 from store.config_store.change_caps import drop_caps, reset_money, set_caps
+from store.config_store.change_routing import drop_routing_rules
 from store.config_store.make_caps import Owner
 from store.config_store.records import GroupRecord
 from store.config_store.specs import CustomerSpec, GroupPatch, TeamSpec
@@ -130,6 +131,7 @@ def _delete(store: ConfigStore, kind: GroupKind, group_id: str) -> None:
         connection = edit.connection
         record = _get(connection, kind, group_id)
         drop_caps(connection, _SCOPE[kind], record.id)
+        drop_routing_rules(connection, kind, record.id)
         for table in ("virtual_keys",) if kind == "team" else ("virtual_keys", "teams"):
             connection.execute(f"UPDATE {table} SET {kind}_id = NULL WHERE {kind}_id = ?", (record.id,))
         connection.execute(f"DELETE FROM {_TABLE[kind]} WHERE id = ?", (record.id,))

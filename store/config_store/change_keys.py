@@ -6,6 +6,9 @@ from dataclasses import replace
 
 from store.config_store import read
 from store.config_store.change_caps import drop_caps, known_providers, reset_money, set_caps
+from store.config_store.change_models import refresh_model_caps, remove_model_configs, reset_model_caps, sync_model_budgets
+from store.config_store.change_prices import drop_overrides_of
+from store.config_store.change_routing import drop_routing_rules
 from store.config_store.keys import check_key_value, hash_key_value, key_hint, new_key_value
 from store.config_store.make_caps import Owner
 from store.config_store.problems import nearest
@@ -85,6 +88,8 @@ def patch_virtual_key(store: ConfigStore, connection: Connection, key_id: str, p
     elif after.name != before.name:
         for config in configs:
             set_caps(store, connection, _config_owner(after, config))
+    if after.name != before.name:
+        refresh_model_caps(store, connection, after)
     set_caps(
         store,
         connection,
@@ -98,28 +103,40 @@ def patch_virtual_key(store: ConfigStore, connection: Connection, key_id: str, p
         reset_money(connection, Scope.VIRTUAL_KEY, after.id, "reset_budget_usage")
         for config in configs:
             reset_money(connection, Scope.PROVIDER_CONFIG, config.id, "reset_budget_usage")
+        reset_model_caps(connection, after.id, "reset_budget_usage")
     return replace(after, provider_configs=configs)
 
 
-def rotate_virtual_key(store: ConfigStore, key_id: str) -> VirtualKeyRecord:
-    """Give a virtual key a new value; the old one stops at once. The record carries the new value. Raises NotFound."""
+def rotate_virtual_key(store: ConfigStore, key_id: str, *, overlap_ms: int = 0) -> VirtualKeyRecord:
+    """Give a virtual key a new value. The record carries it.
+
+    The old value stops at once, or after `overlap_ms`; one of an earlier rotation stops at once. Raises NotFound.
+    """
     with store.editing("rotate", "virtual_key", key_id) as edit:
         connection = edit.connection
         before = _key(connection, key_id)
+        now_ms = store.clock.now_ms()
         value = new_key_value(store.entropy)
-        after = replace(
-            before,
-            value=None if store.vault.is_sealing else value,
-            value_hash=hash_key_value(value),
-            hint=key_hint(value),
-            updated_ms=store.clock.now_ms(),
-        )
+        after = _with_value(store, before, value, now_ms)
+        if overlap_ms > 0:
+            after = replace(after, previous_hash=before.value_hash, previous_until_ms=now_ms + overlap_ms)
         _write_key(connection, after)
         return replace(after, value=value)
 
 
+def end_overlap(store: ConfigStore, key_id: str) -> VirtualKeyRecord:
+    """The value before the last rotation stops now, whatever was promised of it. Raises NotFound, also when there is none."""
+    with store.editing("end overlap", "virtual_key", key_id) as edit:
+        before = _key(edit.connection, key_id)
+        if not before.has_previous(store.clock.now_ms()):
+            raise NotFound(f"no earlier value of the virtual key {before.name!r} is in force")
+        after = replace(before, previous_hash=None, previous_until_ms=None, updated_ms=store.clock.now_ms())
+        _write_key(edit.connection, after)
+        return after
+
+
 def delete_virtual_key(store: ConfigStore, key_id: str) -> None:
-    """Delete a virtual key with its provider configs, run credentials and caps. Raises NotFound."""
+    """Delete a virtual key with its provider configs, model configs, run credentials and caps. Raises NotFound."""
     with store.editing("delete", "virtual_key", key_id) as edit:
         remove_virtual_key(edit.connection, _key(edit.connection, key_id))
 
@@ -130,7 +147,10 @@ def remove_virtual_key(connection: Connection, record: VirtualKeyRecord) -> None
         drop_caps(connection, Scope.RUN, run_id)
     for config in record.provider_configs:
         drop_caps(connection, Scope.PROVIDER_CONFIG, config.id)
+    remove_model_configs(connection, key_id=record.id)
     drop_caps(connection, Scope.VIRTUAL_KEY, record.id)
+    drop_routing_rules(connection, "virtual_key", record.id)
+    drop_overrides_of(connection, virtual_key_id=record.id)
     for statement in (
         "DELETE FROM run_credentials WHERE virtual_key_id = ?",
         "DELETE FROM provider_configs WHERE virtual_key_id = ?",
@@ -158,23 +178,33 @@ def replace_virtual_key(
     )
     if value is not None and not hmac.compare_digest(hash_key_value(value), before.value_hash):
         _refuse_doubles(connection, "", "", hash_key_value(value))
-        after = replace(
-            after,
-            value=None if store.vault.is_sealing else value,
-            value_hash=hash_key_value(value),
-            hint=key_hint(value),
-        )
+        after = _with_value(store, after, value, now_ms)
     _write_key(connection, after)
     configs = _sync_configs(store, connection, after, spec.provider_configs, f"{path}.")
+    if after.name != before.name:
+        refresh_model_caps(store, connection, after)
     set_caps(store, connection, _owner(after), budgets=spec.budgets, rate_limit=spec.rate_limit, rate_limit_given=True, path=path)
     return replace(after, provider_configs=configs)
+
+
+def _with_value(store: ConfigStore, record: VirtualKeyRecord, value: str, now_ms: int) -> VirtualKeyRecord:
+    """The key with another value, and none before it."""
+    return replace(
+        record,
+        value=None if store.vault.is_sealing else value,
+        value_hash=hash_key_value(value),
+        hint=key_hint(value),
+        updated_ms=now_ms,
+        previous_hash=None,
+        previous_until_ms=None,
+    )
 
 
 def _literal_value(spec: VirtualKeySpec) -> str | None:
     if spec.value is None:
         return None
-    if spec.value.env_name is not None:
-        raise UserError("value: env.NAME works in config.json only; leave the value out, and one is made")
+    if spec.value.is_reference:
+        raise UserError("value: env.NAME and file:PATH work in config.json only; leave the value out, and one is made")
     try:
         return check_key_value(spec.value.written)
     except ValueError as error:
@@ -197,7 +227,7 @@ def _refuse_doubles(connection: Connection, key_id: str, name: str, value_hash: 
         raise Conflict(f"there is already a virtual key named {name!r}; choose another name")
     if key_id and connection.execute("SELECT 1 FROM virtual_keys WHERE id = ?", (key_id,)):
         raise Conflict(f"there is already a virtual key with the id {key_id!r}; choose another, or leave it out")
-    if read.virtual_key_id_by_hash(connection, value_hash) is not None:
+    if read.is_value_taken(connection, value_hash):
         raise Conflict("another virtual key has this value; choose another, or leave it out")
 
 
@@ -242,11 +272,13 @@ def _patched(store: ConfigStore, connection: Connection, before: VirtualKeyRecor
 def _write_key(connection: Connection, record: VirtualKeyRecord) -> None:
     connection.execute(
         "INSERT INTO virtual_keys (id, name, description, value, value_hash, hint, is_active, expires_at_ms, team_id, "
-        "customer_id, calendar_aligned, created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "customer_id, calendar_aligned, created_ms, updated_ms, previous_hash, previous_until_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description, value = excluded.value, "
         "value_hash = excluded.value_hash, hint = excluded.hint, is_active = excluded.is_active, "
         "expires_at_ms = excluded.expires_at_ms, team_id = excluded.team_id, customer_id = excluded.customer_id, "
-        "calendar_aligned = excluded.calendar_aligned, updated_ms = excluded.updated_ms",
+        "calendar_aligned = excluded.calendar_aligned, updated_ms = excluded.updated_ms, "
+        "previous_hash = excluded.previous_hash, previous_until_ms = excluded.previous_until_ms",
         (
             record.id,
             record.name,
@@ -261,6 +293,8 @@ def _write_key(connection: Connection, record: VirtualKeyRecord) -> None:
             int(record.calendar_aligned),
             record.created_ms,
             record.updated_ms,
+            record.previous_hash,
+            record.previous_until_ms,
         ),
     )
 
@@ -278,6 +312,7 @@ def _sync_configs(
 ) -> tuple[ProviderConfigRecord, ...]:
     """Bring a key's provider configs to the desired set: matched by id, else by provider; absent ones are deleted."""
     left = list(read.virtual_keys(connection, [key.id])[0].provider_configs)
+    gone = {config.provider for config in left} - {spec.provider for spec in specs}
     wanted: list[tuple[ProviderConfigSpec, ProviderConfigRecord | None]] = []
     for spec in specs:
         before = next((config for config in left if config.id == spec.id), None)
@@ -305,6 +340,7 @@ def _sync_configs(
             path=path,
         )
         made.append(config)
+    sync_model_budgets(store, connection, key, specs, gone, prefix)
     return tuple(made)
 
 

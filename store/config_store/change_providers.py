@@ -7,7 +7,11 @@ from pydantic import Field
 
 from store.config_store import read
 from store.config_store.change_caps import drop_caps
+from store.config_store.change_models import remove_model_configs
+from store.config_store.change_prices import drop_overrides_of
+from store.config_store.documents import HIDDEN
 from store.config_store.fields import Name, Names, Weight
+from store.config_store.keys import fits_a_header
 from store.config_store.problems import nearest
 from store.config_store.records import ProviderKeyRecord, ProviderRecord
 from store.config_store.rows import names_text
@@ -61,7 +65,7 @@ def put_provider(store: ConfigStore, connection: Connection, name: str, spec: Pr
         base_provider=spec.custom_provider_config.base_provider_type if spec.custom_provider_config else None,
         base_url=spec.network_config.base_url,
         hosts=spec.hosts,
-        extra_headers=tuple(spec.network_config.extra_headers.items()),
+        extra_headers=_headers(store, spec.network_config, before),
         created_ms=before.created_ms if before else now_ms,
         updated_ms=now_ms,
     )
@@ -74,6 +78,7 @@ def put_provider(store: ConfigStore, connection: Connection, name: str, spec: Pr
             left.remove(known)
         _put_key(store, connection, name, key, known, f"{path}.keys[{index}]" if path else f"keys[{index}]")
     for old in left:
+        drop_overrides_of(connection, provider_key_id=old.id)
         connection.execute("DELETE FROM provider_keys WHERE id = ?", (old.id,))
     return _get(connection, name)
 
@@ -96,7 +101,7 @@ def update_provider(store: ConfigStore, name: str, patch: ProviderPatch) -> Prov
             ),
             base_url=network.base_url if network and network.given("base_url") else before.base_url,
             extra_headers=(
-                tuple(network.extra_headers.items()) if network and network.given("extra_headers") else before.extra_headers
+                _headers(store, network, before) if network and network.given("extra_headers") else before.extra_headers
             ),
             hosts=before.hosts if patch.hosts is None else patch.hosts,
             updated_ms=now_ms,
@@ -107,11 +112,19 @@ def update_provider(store: ConfigStore, name: str, patch: ProviderPatch) -> Prov
 
 
 def delete_provider(store: ConfigStore, name: str) -> ProviderRecord:
-    """Forget a provider with its keys and its deployment-wide caps. Raises NotFound."""
+    """Forget a provider with its keys and its deployment-wide caps; one of no built-in name takes its model configs along.
+
+    Raises NotFound.
+    """
     with store.editing("delete", "provider", name) as edit:
         connection = edit.connection
         record = _get(connection, name)
         drop_caps(connection, Scope.PROVIDER, name)
+        if name not in store.builtin:
+            remove_model_configs(connection, provider=name)
+            drop_overrides_of(connection, provider_id=name)
+        for key in record.keys:
+            drop_overrides_of(connection, provider_key_id=key.id)
         connection.execute("DELETE FROM provider_keys WHERE provider = ?", (name,))
         connection.execute("DELETE FROM providers WHERE name = ?", (name,))
         return record
@@ -157,13 +170,14 @@ def delete_provider_key(store: ConfigStore, provider: str, key_id: str) -> Provi
     with store.editing("update", "provider", provider) as edit:
         connection = edit.connection
         record = _key(connection, provider, key_id)
+        drop_overrides_of(connection, provider_key_id=record.id)
         connection.execute("DELETE FROM provider_keys WHERE id = ?", (record.id,))
         return record
 
 
 def secret_hint(secret: SecretText) -> str:
-    """What may be shown of a credential: the name of its variable, or its last four characters."""
-    if secret.env_name is not None:
+    """What may be shown of a credential: the name of its variable or file, or its last four characters."""
+    if secret.is_reference:
         return secret.written
     return f"…{secret.written[-4:]}" if len(secret.written) >= 12 else "…"
 
@@ -218,15 +232,27 @@ def _put_key(
 
 
 def _with_secret(store: ConfigStore, record: ProviderKeyRecord, secret: SecretText) -> ProviderKeyRecord:
-    if not secret.written.isascii() or not secret.written.isprintable() or secret.written != secret.written.strip():
+    if not secret.is_reference and not fits_a_header(secret.written):
         raise UserError("value: a provider key has printable ASCII characters and no spaces around it, as it travels in a header")
-    sealed = store.vault.is_sealing and secret.env_name is None
+    sealed = store.vault.is_sealing and not secret.is_reference
+    if sealed and record.sealed and store.vault.open(record.secret) == secret.written:
+        return record  # sealed anew, the same secret would look like another one
     return replace(
         record,
         secret=store.vault.seal(secret.written) if sealed else secret.written,
         sealed=sealed,
         hint=secret_hint(secret),
     )
+
+
+def _headers(store: ConfigStore, network: NetworkConfig, before: ProviderRecord | None) -> tuple[tuple[str, str], ...]:
+    """Header values as the store keeps them: they may be credentials. One that comes back hidden stays what it is."""
+    known = dict(before.extra_headers) if before else {}
+    made = []
+    for name, value in network.extra_headers.items():
+        stays = name in known and value in (HIDDEN, store.vault.open_marked(known[name]))
+        made.append((name, known[name] if stays else store.vault.seal_marked(value)))
+    return tuple(made)
 
 
 def _get(connection: Connection, name: str) -> ProviderRecord:

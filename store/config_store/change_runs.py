@@ -3,6 +3,9 @@
 Every run carries two caps that only watch (money and requests), so that its cost is in the ledger whether or not it has a budget.
 """
 
+from typing import Any
+
+from store.clock import iso_utc
 from store.config_store import read
 from store.config_store.change_caps import drop_caps
 from store.config_store.keys import hash_key_value, key_hint, new_run_value
@@ -14,7 +17,7 @@ from store.database import Connection, bump_revision
 from store.errors import NotFound, UserError
 from store.ledger.caps import put_cap
 from store.ledger.types import Cap, Enforcement, Scope, Unit
-from store.money import MAX_NANOS
+from store.money import MAX_NANOS, usd_from_nanos
 
 DEFAULT_KEY_NAME = "default"
 MAX_TTL_SECONDS = 30 * 86_400
@@ -61,6 +64,10 @@ def create_run(
         limits = rate_caps(Owner(Scope.RUN, run_id, key.name), rate_limit, (), now_ms, "rate_limit")
         for cap in (*_caps(run_id, key.name, budget_nanos, now_ms), *limits):
             put_cap(connection, cap)
+        details: dict[str, Any] = {"virtual_key_id": key.id, "expires_at": iso_utc(now_ms + ttl_seconds * 1000)}
+        if budget_nanos is not None:
+            details["budget_usd"] = usd_from_nanos(budget_nanos)
+        store.note(connection, "create", "run", run_id, name=key.name, details=details)
         bump_revision(connection, "virtual_key", key.id)
     return NewSecret(run_id, value)
 
@@ -75,6 +82,7 @@ def end_run(store: ConfigStore, run_id: str) -> None:
         connection.execute(
             "UPDATE run_credentials SET expires_at_ms = ? WHERE id = ? AND expires_at_ms > ?", (now_ms, run_id, now_ms)
         )
+        store.note(connection, "end", "run", run_id, details={"virtual_key_id": run.virtual_key_id})
         bump_revision(connection, "virtual_key", run.virtual_key_id)
 
 

@@ -1,11 +1,13 @@
 """What people do to the ledger by hand beside the configuration: temporary raises, and a word on unconfirmed calls."""
 
+from store.clock import iso_utc
 from store.config_store.change_caps import find_budget
 from store.config_store.store import ConfigStore
 from store.errors import Conflict, UserError
 from store.ledger.history import confirm, posts_of
 from store.ledger.raises import end_raise, raise_cap
 from store.ledger.rows import MAX_AMOUNT
+from store.money import usd_from_nanos
 
 
 def raise_budget(
@@ -32,6 +34,8 @@ def raise_budget(
             raise_cap(connection, cap_id, by=by_nanos, to=to_nanos, until_ms=ends_ms, reason=reason or "raised by hand")
         except ValueError as error:
             raise UserError(f"override: {error}") from None
+        amount = {"amount": usd_from_nanos(by_nanos)} if by_nanos is not None else {"max_limit": usd_from_nanos(to_nanos or 0)}
+        edit.details = {**amount, "until": iso_utc(ends_ms)}
 
 
 def unraise_budget(store: ConfigStore, cap_id: str, reason: str) -> None:
@@ -53,4 +57,8 @@ def confirm_call(store: ConfigStore, call_id: str, cost_nanos: int | None, token
     with store.ledger.write() as connection:
         if len(posts_of(connection, call_id)) > 1:
             raise Conflict(f"the call {call_id!r} was confirmed or corrected before; nothing was changed")
+        before = posts_of(connection, call_id)
         confirm(connection, call_id, cost_nanos=cost_nanos, tokens=tokens, reason=reason.strip())
+        posted, cost = (sum(record.cost_nanos for record in records) for records in (before, posts_of(connection, call_id)))
+        details = {"posted": usd_from_nanos(posted), "cost": usd_from_nanos(cost)}
+        store.note(connection, "confirm", "call", call_id, details=details, reason=reason.strip())

@@ -6,13 +6,19 @@ Audit rows keep these before and after a change, entity tags are made of them, e
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from store.clock import iso_utc
 from store.config_store import read
+from store.config_store.client_config import client_document
 from store.config_store.json_text import dumps
 from store.config_store.make_caps import Owner, can_align, default_name
+from store.config_store.model_owners import owner_of, shown_in
 from store.config_store.read import ScopeKey
+from store.config_store.read_models import model_configs_of
+from store.config_store.read_prompts import PromptRecord, PromptVersionRecord, find_prompt
 from store.config_store.records import (
     GroupRecord,
     ModelConfigRecord,
@@ -24,6 +30,7 @@ from store.config_store.records import (
 )
 from store.config_store.snapshot import ANY
 from store.config_store.specs import BudgetSpec, RateLimitSpec, ResetConfig
+from store.config_store.specs_prices import is_large
 from store.database import Connection
 from store.ledger.types import Cap, Scope, Unit
 from store.money import usd_from_nanos
@@ -121,8 +128,9 @@ def group_document(record: GroupRecord, scope: Scope, caps: Caps) -> Json:
     return {"id": record.id, "name": record.name, **_kept(customer_id=record.customer_id), **limits_document(caps, owner)}
 
 
-def virtual_key_document(record: VirtualKeyRecord, caps: Caps) -> Json:
-    """A virtual key with its provider configs."""
+def virtual_key_document(record: VirtualKeyRecord, caps: Caps, models: Sequence[ModelConfigRecord] = ()) -> Json:
+    """A virtual key with its provider configs, and with those of its model configs that shall stand in them."""
+    shown = shown_in(record.provider_configs, models)
     made: Json = {"id": record.id, "name": record.name, "value": record.hint}
     if not record.is_active:
         made["is_active"] = False
@@ -135,17 +143,16 @@ def virtual_key_document(record: VirtualKeyRecord, caps: Caps) -> Json:
             customer_id=record.customer_id,
         ),
         **limits_document(caps, Owner(Scope.VIRTUAL_KEY, record.id, record.name, record.calendar_aligned)),
-        **_kept(provider_configs=[_config_document(record, place, caps) for place in range(len(record.provider_configs))]),
+        **_kept(provider_configs=[_config_document(record, place, caps, shown[place]) for place in range(len(shown))]),
     }
 
 
 def model_config_document(record: ModelConfigRecord, caps: Caps) -> Json:
     """As `governance.model_configs[]`."""
-    scope = Scope.VIRTUAL_KEY_MODEL if record.scope == "virtual_key" else Scope.MODEL
     made = {"id": record.id, "model_name": record.model_name, **_kept(provider=record.provider)}
     if record.scope != "global":
         made |= {"scope": record.scope, "scope_id": record.scope_id}
-    return {**made, **limits_document(caps, Owner(scope, record.id, record.model_name, record.calendar_aligned))}
+    return {**made, **limits_document(caps, _model_owner(record, caps))}
 
 
 def routing_rule_document(record: RoutingRuleRecord) -> Json:
@@ -170,6 +177,14 @@ def routing_rule_document(record: RoutingRuleRecord) -> Json:
     }
 
 
+def prompt_document(record: PromptRecord, versions: Sequence[PromptVersionRecord] = ()) -> Json:
+    """As `prompts[]`, with these versions; without any, with the number and the text of the newest."""
+    told: Json = {"version": record.version, "text": record.text, **_kept(note=record.note)}
+    if versions:
+        told = {"versions": [{"version": row.version, "text": row.text, **_kept(note=row.note)} for row in versions]}
+    return {"id": record.id, "name": record.name, **_kept(description=record.description), **told}
+
+
 def pricing_override_document(record: PricingOverrideRecord) -> Json:
     """As `governance.pricing_overrides[]`."""
     return {
@@ -183,10 +198,18 @@ def pricing_override_document(record: PricingOverrideRecord) -> Json:
         "pattern": record.pattern,
         "request_types": list(record.request_types),
         "patch": dict(record.patch),
+        **_kept(confirm_high_prices=any(is_large(name, Decimal(usd)) for name, usd in record.patch)),
     }  # fmt: skip
 
 
-def _config_document(key: VirtualKeyRecord, place: int, caps: Caps) -> Json:
+def _model_owner(record: ModelConfigRecord, caps: Caps) -> Owner:
+    """Its name, which holds the virtual key's, is known by its caps; without caps it does not matter."""
+    owner = owner_of(record)
+    own = caps.get((owner.scope, record.id), ())
+    return replace(owner, name=own[0].scope_name) if own else owner
+
+
+def _config_document(key: VirtualKeyRecord, place: int, caps: Caps, models: Sequence[ModelConfigRecord]) -> Json:
     config = key.provider_configs[place]
     made: Json = {"id": config.id, "provider": config.provider}
     if config.weight is not None:
@@ -200,6 +223,10 @@ def _config_document(key: VirtualKeyRecord, place: int, caps: Caps) -> Json:
         made["calendar_aligned"] = config.calendar_aligned  # absent means: as the key
     else:
         made.pop("calendar_aligned", None)
+    if models:
+        made["model_budgets"] = [
+            {"id": model.id, "model_name": model.model_name, **limits_document(caps, _model_owner(model, caps))} for model in models
+        ]
     return made
 
 
@@ -235,8 +262,10 @@ def _virtual_key(connection: Connection, ledger: Connection, id_or_name: str) ->
     record = read.virtual_key(connection, id_or_name)
     if record is None:
         return None
-    configs = ((Scope.PROVIDER_CONFIG, config.id) for config in record.provider_configs)
-    return virtual_key_document(record, _caps(ledger, (Scope.VIRTUAL_KEY, record.id), *configs))
+    models = model_configs_of(connection, [record.id]).get(record.id, ())
+    owners = [(Scope.PROVIDER_CONFIG, config.id) for config in record.provider_configs]
+    owners += [(Scope.VIRTUAL_KEY_MODEL, config.id) for config in models]
+    return virtual_key_document(record, _caps(ledger, (Scope.VIRTUAL_KEY, record.id), *owners), models)
 
 
 def _budget(connection: Connection, ledger: Connection, cap_id: str) -> Json | None:
@@ -245,6 +274,11 @@ def _budget(connection: Connection, ledger: Connection, cap_id: str) -> Json | N
         return None
     owner = Owner(cap.scope, cap.scope_id, cap.scope_name)
     return {**budget_document(cap, owner), "name": cap.name, "scope": cap.scope.value, "scope_id": cap.scope_id}
+
+
+def _prompt(connection: Connection, ledger: Connection, id_or_name: str) -> Json | None:
+    record = find_prompt(connection, id_or_name)
+    return None if record is None else prompt_document(record)
 
 
 def _found[Record](
@@ -271,4 +305,6 @@ _KINDS: Mapping[str, Callable[[Connection, Connection, str], Json | None]] = {
     "model_config": _found(read.model_configs, model_config_document, Scope.MODEL, Scope.VIRTUAL_KEY_MODEL),
     "routing_rule": _found(read.routing_rules, lambda record, _: routing_rule_document(record)),
     "pricing_override": _found(read.pricing_overrides, lambda record, _: pricing_override_document(record)),
+    "prompt": _prompt,
+    "client_config": lambda connection, ledger, _: client_document(connection),
 }

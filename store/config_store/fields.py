@@ -93,6 +93,8 @@ Duration = Annotated[str, BeforeValidator(check_duration), Field(description="Su
 Time = Annotated[str, BeforeValidator(check_time)]
 Id = Annotated[str, BeforeValidator(check_id), Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(check_text)]
+Text = Annotated[str, Field(max_length=10_000), BeforeValidator(check_text)]
+"""Any text that every database can keep."""
 Reason = Annotated[str, Field(max_length=1000), BeforeValidator(check_text)]
 """A person's words beside a change of the ledger, which keeps them."""
 Names = Annotated[tuple[Name, ...], Field()]

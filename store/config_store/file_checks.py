@@ -29,7 +29,8 @@ def check_references(settings: "Settings") -> None:
     _unique("governance.virtual_keys", [key.name for key in governance.virtual_keys], "name")
     _unique("governance.teams", [team.name for team in governance.teams], "name")
     _unique("governance.customers", [customer.name for customer in governance.customers], "name")
-    for section in ("virtual_keys", "teams", "customers", "budgets", "rate_limits", "model_configs"):
+    _unique("governance.pricing_overrides", [override.name for override in governance.pricing_overrides], "name")
+    for section in ("virtual_keys", "teams", "customers", "budgets", "rate_limits", "model_configs", "pricing_overrides"):
         _unique(f"governance.{section}", [row.id for row in getattr(governance, section) if row.id], "id")
     _unique(
         "governance.virtual_keys[].provider_configs",
@@ -54,7 +55,7 @@ def _known_ids(governance: "Governance") -> None:
         "customer_id": [name for customer in governance.customers for name in (customer.id, customer.name) if name],
         "virtual_key_id": [name for key in governance.virtual_keys for name in (key.id, key.name) if name],
         "provider_config_id": [config.id for key in governance.virtual_keys for config in key.provider_configs if config.id],
-        "model_config_id": [row.id for row in governance.model_configs if row.id],
+        "model_config_id": [row.known_id for row in governance.model_configs if row.known_id],
         "budget_id": [budget.id for budget in governance.budgets if budget.id],
         "rate_limit_id": [limit.id for limit in governance.rate_limits],
     }
@@ -68,7 +69,7 @@ def _known_ids(governance: "Governance") -> None:
 def _references(governance: "Governance") -> Iterator[tuple[str, str, str]]:
     """(path, kind of id, id) of every place that names another row."""
     names = ("team_id", "customer_id", "virtual_key_id", "provider_config_id", "model_config_id", "budget_id", "rate_limit_id")
-    for section in ("virtual_keys", "teams", "customers", "budgets", "model_configs", "providers"):
+    for section in ("virtual_keys", "teams", "customers", "budgets", "model_configs", "providers", "pricing_overrides"):
         for index, row in enumerate(getattr(governance, section)):
             for name in names:
                 if value := getattr(row, name, None):

@@ -4,13 +4,17 @@ One process (the supervisor) applies the file to the ledger with `apply_file`; a
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from store.clock import Clock, Ids
 from store.config_store import read
 from store.config_store.bootstrap import apply_plan, open_config_store
 from store.config_store.change_caps import drop_caps
+from store.config_store.file_audit import note_applied
 from store.config_store.file_ledger import FileReport, check_place, claim, file_caps, put_caps, put_keys
 from store.config_store.file_plan import FilePlan, read_plan
+from store.config_store.model_owners import scope_of
+from store.config_store.specs import ProviderConfigSpec
 from store.config_store.stable_ids import with_stable_ids
 from store.config_store.store import ConfigStore
 from store.database import Connection, Database, bump_revision
@@ -55,6 +59,8 @@ def apply_file(
                     report = put_caps(connection, wanted)
                     if put_keys(connection, keys):
                         bump_revision(connection)
+                    with store.database.read() as picture:
+                        note_applied(store, connection, picture)
                     return store, report
         except BaseException:
             store.database.close()
@@ -79,7 +85,7 @@ def _picture(
     memory = MemoryDatabase(clock=clock)
     try:
         memory.migrate()
-        store = open_config_store(memory, settings, clock=clock, ids=ids, builtin=builtin)
+        store = open_config_store(memory, settings, clock=clock, ids=ids, builtin=builtin, seal=True)
         with store.changing() as connection:
             marks = ", ".join("?" * len(CAP_COLUMNS.split(", ")))
             connection.executemany(f"INSERT INTO caps ({CAP_COLUMNS}) VALUES ({marks})", [cap_to_row(cap, 0) for cap in caps or ()])
@@ -92,14 +98,22 @@ def _picture(
 
 
 def _without_caps(plan: FilePlan) -> FilePlan:
-    bare = {"budgets": (), "rate_limit": None}
+    bare: dict[str, Any] = {"budgets": (), "rate_limit": None}
+
+    def bare_config(config: ProviderConfigSpec) -> ProviderConfigSpec:
+        models = tuple(budget.model_copy(update=bare) for budget in config.model_budgets)
+        return config.model_copy(update=bare | ({"model_budgets": models} if models else {}))
+
     return FilePlan(
         providers=plan.providers,
+        model_configs=tuple(row.model_copy(update=bare) for row in plan.model_configs),
+        routing_rules=plan.routing_rules,
+        pricing_overrides=plan.pricing_overrides,
         customers=tuple(row.model_copy(update=bare) for row in plan.customers),
         teams=tuple(row.model_copy(update=bare) for row in plan.teams),
         virtual_keys=tuple(
             row.model_copy(
-                update=bare | {"provider_configs": tuple(config.model_copy(update=bare) for config in row.provider_configs)}
+                update=bare | {"provider_configs": tuple(bare_config(config) for config in row.provider_configs)}
             )
             for row in plan.virtual_keys
         ),
@@ -114,5 +128,6 @@ def _drop_ownerless(connection: Connection, plan: FilePlan) -> None:
     owners |= {(Scope.TEAM, team.id) for team in read.teams(connection)}
     owners |= {(Scope.CUSTOMER, customer.id) for customer in read.customers(connection)}
     owners |= {(group.scope, group.scope_id) for group in plan.wide_caps}
+    owners |= {(scope_of(config), config.id) for config in read.model_configs(connection)}
     for scope, scope_id in read.caps_by_scope(connection).keys() - owners:
         drop_caps(connection, scope, scope_id)

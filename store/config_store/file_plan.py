@@ -17,14 +17,17 @@ from store.config_store.specs import (
     VirtualKeySpec,
     check_budgets,
 )
+from store.config_store.specs_models import FileModelConfig
+from store.config_store.specs_prices import PricingOverrideSpec
+from store.config_store.specs_routing import RoutingRuleSpec
 from store.errors import SettingsError
 from store.ledger.types import Scope
-from store.settings import FileBudget, Governance, ModelConfig, Settings
+from store.settings import FileBudget, Governance, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class WideCaps:
-    """Deployment-wide caps of a provider or a model."""
+    """Deployment-wide caps of a provider."""
 
     scope: Scope
     scope_id: str
@@ -44,11 +47,17 @@ class FilePlan:
     teams: tuple[TeamSpec, ...] = ()
     virtual_keys: tuple[VirtualKeySpec, ...] = ()
     wide_caps: tuple[WideCaps, ...] = ()
+    model_configs: tuple[FileModelConfig, ...] = ()
+    routing_rules: tuple[RoutingRuleSpec, ...] = ()
+    pricing_overrides: tuple[PricingOverrideSpec, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """True when the file configures nothing of this."""
-        return not (self.providers or self.customers or self.teams or self.virtual_keys or self.wide_caps)
+        return not (
+            self.providers or self.customers or self.teams or self.virtual_keys or self.wide_caps or self.routing_rules
+            or self.model_configs or self.pricing_overrides
+        )  # fmt: skip
 
 
 @dataclass
@@ -83,7 +92,6 @@ def read_plan(settings: Settings) -> FilePlan:
     """The file's providers and governance, joined. Raises SettingsError for a budget without an owner or a doubled window."""
     governance = settings.governance
     pool = _pool(governance)
-    models = _ModelCaps(governance, pool)
     old_lists = settings.version == 1
     plan = FilePlan(
         providers=tuple(
@@ -100,10 +108,13 @@ def read_plan(settings: Settings) -> FilePlan:
             for index, row in enumerate(governance.teams)
         ),
         virtual_keys=tuple(
-            _virtual_key(row, pool, models, f"governance.virtual_keys[{index}]", old_lists)
+            _virtual_key(row, pool, f"governance.virtual_keys[{index}]", old_lists)
             for index, row in enumerate(governance.virtual_keys)
         ),
-        wide_caps=_wide_caps(governance, pool, models),
+        wide_caps=_wide_caps(governance, pool),
+        model_configs=_model_configs(governance, pool),
+        routing_rules=governance.routing_rules,
+        pricing_overrides=governance.pricing_overrides,
     )  # fmt: skip
     for index, budget in enumerate(governance.budgets):
         if not budget.owners() and (budget.id is None or budget.id not in pool.used):
@@ -114,37 +125,24 @@ def read_plan(settings: Settings) -> FilePlan:
     return plan
 
 
-class _ModelCaps:
-    """`model_configs` rows by what they really cap: a virtual key, one of its providers, a provider, or a model."""
-
-    def __init__(self, governance: Governance, pool: _Pool) -> None:
-        self.rows: defaultdict[tuple[Scope, str, str], list[tuple[ModelConfig, tuple[BudgetSpec, ...], RateLimitSpec | None]]]
-        self.rows = defaultdict(list)
-        for row in governance.model_configs:
-            budgets = pool.budgets_of(row, row.budgets, "model_config_id", (row.id,))
-            budgets = tuple(_aligned(budget, row.calendar_aligned) for budget in budgets)
-            self.rows[_target(row)].append((row, budgets, pool.limit_of(row)))
-
-    def take(self, scope: Scope, ids: tuple[str | None, ...], provider: str = "") -> tuple[Budgets, RateLimitSpec | None]:
-        budgets: tuple[BudgetSpec, ...] = ()
-        limit: RateLimitSpec | None = None
-        for scope_id in dict.fromkeys(ids):
-            for _, more, rate in self.rows.get((scope, scope_id or "", provider), ()):
-                budgets, limit = budgets + more, _one_limit(limit, rate, f"governance.model_configs: {scope_id}")
-        return budgets, limit
-
-    def aligned(self, scope: Scope, scope_id: str) -> bool:
-        """Whether a row says that the windows of its caps follow the calendar."""
-        return any(row.calendar_aligned for row, _, _ in self.rows.get((scope, scope_id, ""), ()))
-
-
-def _target(row: ModelConfig) -> tuple[Scope, str, str]:
-    if row.scope == "virtual_key":
-        scope = Scope.PROVIDER_CONFIG if row.provider else Scope.VIRTUAL_KEY
-        return scope, row.scope_id or "", row.provider or ""
-    if row.provider:
-        return Scope.PROVIDER, row.provider, ""
-    return Scope.MODEL, row.model_name, ""
+def _model_configs(governance: Governance, pool: _Pool) -> tuple[FileModelConfig, ...]:
+    """The rows with their caps. Raises SettingsError where two bind exactly the same calls: only one of them could be edited."""
+    key_ids = {name: key.id or key.name for key in governance.virtual_keys for name in (key.name, key.id) if name}
+    seen = {
+        (key.id or key.name, budget.model_name, "" if config.provider == ANY else config.provider)
+        for key in governance.virtual_keys
+        for config in key.provider_configs
+        for budget in config.model_budgets
+    }
+    made = []
+    for index, row in enumerate(governance.model_configs):
+        path = f"governance.model_configs[{index}]"
+        target = (key_ids.get(row.scope_id or "", ""), row.model_name, row.provider or "")
+        if target in seen:
+            raise SettingsError(f"{path}: another entry binds the same calls to {row.model_name!r}; put all their caps into one")
+        seen.add(target)
+        made.append(_with_caps(row, pool.budgets_of(row, row.budgets, "model_config_id", (row.known_id,)), pool.limit_of(row), path))
+    return tuple(made)
 
 
 def _pool(governance: Governance) -> _Pool:
@@ -159,59 +157,35 @@ def _pool(governance: Governance) -> _Pool:
     )
 
 
-def _virtual_key(row: VirtualKeySpec, pool: _Pool, models: _ModelCaps, path: str, old_lists: bool) -> VirtualKeySpec:
-    ids = (row.id, row.name)
-    more, limit = models.take(Scope.VIRTUAL_KEY, ids)
-    budgets = pool.budgets_of(row, row.budgets, "virtual_key_id", ids) + more
+def _virtual_key(row: VirtualKeySpec, pool: _Pool, path: str, old_lists: bool) -> VirtualKeySpec:
+    budgets = pool.budgets_of(row, row.budgets, "virtual_key_id", (row.id, row.name))
     configs = row.provider_configs
     if old_lists and not configs:
         configs = (ProviderConfigSpec(provider=ANY),)
     made = []
     for index, config in enumerate(configs):
-        config_more, config_limit = models.take(Scope.PROVIDER_CONFIG, ids, config.provider)
-        own = pool.budgets_of(config, config.budgets, "provider_config_id", (config.id,)) + config_more
-        place = f"{path}.provider_configs[{index}]"
-        joined = _with_caps(config, own, _one_limit(pool.limit_of(config), config_limit, place), place)
+        own = pool.budgets_of(config, config.budgets, "provider_config_id", (config.id,))
+        joined = _with_caps(config, own, pool.limit_of(config), f"{path}.provider_configs[{index}]")
         made.append(_open_config(joined) if old_lists else joined)
-    key = _with_caps(row, budgets, _one_limit(pool.limit_of(row), limit, path), path)
+    key = _with_caps(row, budgets, pool.limit_of(row), path)
     return key.model_copy(update={"provider_configs": tuple(made)})
 
 
-def _wide_caps(governance: Governance, pool: _Pool, models: _ModelCaps) -> tuple[WideCaps, ...]:
+def _wide_caps(governance: Governance, pool: _Pool) -> tuple[WideCaps, ...]:
     made: list[WideCaps] = []
     names = {row.name: (f"governance.providers[{index}]", row) for index, row in enumerate(governance.providers)}
     owned = {name for kind, name in pool.owned if kind == "provider_name"}
-    from_models = {scope_id for scope, scope_id, _ in models.rows if scope is Scope.PROVIDER}
-    for name in dict.fromkeys([*names, *sorted(owned | from_models)]):
+    for name in dict.fromkeys([*names, *sorted(owned)]):
         path, row = names.get(name, ("governance", None))
         inline = tuple(_aligned(budget, row.calendar_aligned) for budget in row.budgets) if row else ()
-        more, limit = models.take(Scope.PROVIDER, (name,))
-        budgets = pool.budgets_of(row, inline, "provider_name", (name,)) + more
-        aligned = row.calendar_aligned if row and row.calendar_aligned else models.aligned(Scope.PROVIDER, name)
-        rate = _one_limit(pool.limit_of(row) if row else None, limit, path)
-        made.append(_wide(Scope.PROVIDER, name, budgets, rate, path, aligned))
-    for scope, scope_id, _ in models.rows:
-        if scope is Scope.MODEL:
-            budgets, limit = models.take(scope, (scope_id,))
-            made.append(_wide(scope, scope_id, budgets, limit, "governance.model_configs", models.aligned(scope, scope_id)))
+        budgets = pool.budgets_of(row, inline, "provider_name", (name,))
+        _one_per_window(budgets, path)
+        rate = pool.limit_of(row) if row else None
+        made.append(WideCaps(Scope.PROVIDER, name, budgets, rate, path, row.calendar_aligned if row else False))
     return tuple(made)
 
 
-def _wide(
-    scope: Scope, scope_id: str, budgets: tuple[BudgetSpec, ...], limit: RateLimitSpec | None, path: str, aligned: bool
-) -> WideCaps:
-    _one_per_window(budgets, path)
-    return WideCaps(scope, scope_id, budgets, limit, path, aligned)
-
-
-def _one_limit(one: RateLimitSpec | None, other: RateLimitSpec | None, path: str) -> RateLimitSpec | None:
-    """The one that there is: of two, one would bind nobody."""
-    if one is not None and other is not None:
-        raise SettingsError(f"{path}: two rate limits are given for it, one by a row of governance.model_configs; keep one of them")
-    return one or other
-
-
-def _with_caps[Row: (CustomerSpec, TeamSpec, VirtualKeySpec, ProviderConfigSpec)](
+def _with_caps[Row: (CustomerSpec, TeamSpec, VirtualKeySpec, ProviderConfigSpec, FileModelConfig)](
     row: Row, budgets: tuple[BudgetSpec, ...], limit: RateLimitSpec | None, path: str
 ) -> Row:
     _one_per_window(budgets, path)

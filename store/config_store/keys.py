@@ -47,6 +47,11 @@ def check_key_value(value: str) -> str:
     return value
 
 
+def fits_a_header(text: str) -> bool:
+    """Whether a credential can travel in a header: printable ASCII without spaces around it."""
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
 def _uuid4(entropy: Entropy) -> str:
     raw = bytearray(entropy(16))
     raw[6] = raw[6] & 0x0F | 0x40

@@ -2,11 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from store.config_store import rows
+from store.config_store.client_config import stored_client
 from store.config_store.records import (
     GroupRecord,
     ModelConfigRecord,
@@ -38,8 +39,10 @@ class KeyQuery:
     search: str = ""
     team_id: str | None = None
     customer_id: str | None = None
-    sort_by: Literal["name", "created_at", "status"] = "created_at"
+    sort_by: Literal["name", "created_at", "status", "budget_spent"] = "created_at"
     descending: bool = False
+    unassigned: bool = False
+    """Only keys of no team and no customer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +58,32 @@ class Governance:
     model_configs: tuple[ModelConfigRecord, ...] = ()
     routing_rules: tuple[RoutingRuleRecord, ...] = ()
     pricing_overrides: tuple[PricingOverrideRecord, ...] = ()
+    client: Mapping[str, Any] = field(default_factory=dict)
+    """The `client` settings that were changed while the gateway ran."""
 
 
 def load_governance(connection: Connection, *, now_ms: int, ledger: Connection | None = None) -> Governance:
     """All rows, with run credentials that have not expired at `now_ms`. `ledger`: where caps and runs are, if elsewhere."""
     ledger = ledger or connection
     return Governance(
-        providers=providers(connection),
         virtual_keys=virtual_keys(connection),
         teams=teams(connection),
         customers=customers(connection),
         runs=runs(ledger, now_ms=now_ms),
         caps=caps_by_scope(ledger),
         model_configs=model_configs(connection),
-        routing_rules=routing_rules(connection),
-        pricing_overrides=pricing_overrides(connection),
+        **everybodys(connection),
     )
+
+
+def everybodys(connection: Connection) -> dict[str, Any]:
+    """Fields of `Governance` that belong to no key, team or customer, by name."""
+    return {
+        "providers": providers(connection),
+        "routing_rules": routing_rules(connection),
+        "pricing_overrides": pricing_overrides(connection),
+        "client": stored_client(connection),
+    }
 
 
 def providers(connection: Connection) -> tuple[ProviderRecord, ...]:
@@ -84,7 +97,14 @@ def providers(connection: Connection) -> tuple[ProviderRecord, ...]:
 
 def provider(connection: Connection, name: str) -> ProviderRecord | None:
     """One configured provider with its keys."""
-    return next((record for record in providers(connection) if record.name == name), None)
+    found = connection.execute(f"SELECT {rows.PROVIDER} FROM providers WHERE name = ?", (name,))
+    return rows.provider_record(found[0], provider_keys(connection, name)) if found else None
+
+
+def provider_keys(connection: Connection, provider_name: str) -> tuple[ProviderKeyRecord, ...]:
+    """The keys of one provider."""
+    found = connection.execute(f"SELECT {rows.PROVIDER_KEY} FROM provider_keys WHERE provider = ? ORDER BY id", (provider_name,))
+    return tuple(rows.provider_key_record(row) for row in found)
 
 
 def virtual_keys(connection: Connection, ids: Sequence[str] | None = None) -> tuple[VirtualKeyRecord, ...]:
@@ -118,17 +138,51 @@ def virtual_key(connection: Connection, id_or_name: str) -> VirtualKeyRecord | N
     return virtual_keys(connection, [found[0][0]])[0] if found else None
 
 
-def virtual_key_id_by_hash(connection: Connection, value_hash: str, ledger: Connection | None = None) -> str | None:
-    """The id of the key with this value, given its hash; run credentials, which are in the ledger, lead to their key."""
+def is_value_taken(connection: Connection, value_hash: str) -> bool:
+    """Whether a key has, or had before its last rotation, the value with this hash."""
+    found = connection.execute("SELECT 1 FROM virtual_keys WHERE value_hash = ? OR previous_hash = ?", (value_hash, value_hash))
+    return bool(found) or virtual_key_id_by_hash(connection, value_hash) is not None
+
+
+def virtual_key_id_by_hash(
+    connection: Connection, value_hash: str, ledger: Connection | None = None, *, now_ms: int | None = None
+) -> str | None:
+    """The id of the key with this value, given its hash; run credentials, which are in the ledger, lead to their key.
+
+    `now_ms`: a value before the last rotation counts too while its overlap lasts.
+    """
     for where, table, column in ((connection, "virtual_keys", "id"), (ledger or connection, "run_credentials", "virtual_key_id")):
         found = list(where.execute(f"SELECT {column} FROM {table} WHERE value_hash = ?", (value_hash,)))
         if found:
             return str(found[0][0])
-    return None
+    if now_ms is None:
+        return None
+    overlap = "SELECT id FROM virtual_keys WHERE previous_hash = ? AND previous_until_ms > ?"
+    before = connection.execute(overlap, (value_hash, now_ms))
+    return str(before[0][0]) if before else None
 
 
 def key_page(connection: Connection, query: KeyQuery) -> tuple[tuple[VirtualKeyRecord, ...], int]:
-    """One page of virtual keys, and how many there are in all."""
+    """One page of virtual keys, and how many there are in all. Not by `budget_spent`: see `read_spent`."""
+    where, values = _key_conditions(connection, query)
+    total = int(next(iter(connection.execute(f"SELECT count(*) FROM virtual_keys{where}", values)))[0])
+    return virtual_keys(connection, key_ids(connection, query)), total
+
+
+def key_ids(connection: Connection, query: KeyQuery) -> list[str]:
+    """Ids of a page of virtual keys; by `budget_spent` those of all that the query finds, in the order of their making."""
+    where, values = _key_conditions(connection, query)
+    column = {"name": "name", "status": "is_active"}.get(query.sort_by, "created_ms")
+    every = query.limit is None or query.sort_by == "budget_spent"
+    direction = "DESC" if query.descending and query.sort_by != "budget_spent" else "ASC"
+    found = connection.execute(
+        f"SELECT id FROM virtual_keys{where} ORDER BY {column} {direction}, id {direction} LIMIT ? OFFSET ?",
+        (*values, _ALL if every else query.limit, 0 if query.sort_by == "budget_spent" else query.offset),
+    )
+    return [row[0] for row in found]
+
+
+def _key_conditions(connection: Connection, query: KeyQuery) -> tuple[str, tuple[Any, ...]]:
     conditions: list[str] = []
     values: list[Any] = []
     if query.search:
@@ -138,15 +192,9 @@ def key_page(connection: Connection, query: KeyQuery) -> tuple[tuple[VirtualKeyR
         if wanted is not None:
             conditions.append(f"{column} = ?")
             values.append(wanted)
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    total = int(next(iter(connection.execute(f"SELECT count(*) FROM virtual_keys{where}", tuple(values))))[0])
-    column = {"name": "name", "created_at": "created_ms", "status": "is_active"}[query.sort_by]
-    direction = "DESC" if query.descending else "ASC"
-    found = connection.execute(
-        f"SELECT id FROM virtual_keys{where} ORDER BY {column} {direction}, id {direction} LIMIT ? OFFSET ?",
-        (*values, _ALL if query.limit is None else query.limit, query.offset),
-    )
-    return virtual_keys(connection, [row[0] for row in found]), total
+    if query.unassigned:
+        conditions.append("team_id IS NULL AND customer_id IS NULL")
+    return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), tuple(values)
 
 
 def teams(connection: Connection) -> tuple[GroupRecord, ...]:
@@ -162,17 +210,27 @@ def customers(connection: Connection) -> tuple[GroupRecord, ...]:
 
 def team(connection: Connection, id_or_name: str) -> GroupRecord | None:
     """One team; an id goes before an equal name."""
-    return _named(teams(connection), id_or_name)
+    return _named(connection, "teams", rows.TEAM, id_or_name)
 
 
 def customer(connection: Connection, id_or_name: str) -> GroupRecord | None:
     """One customer; an id goes before an equal name."""
-    return _named(customers(connection), id_or_name)
+    return _named(connection, "customers", rows.CUSTOMER, id_or_name)
 
 
 def model_configs(connection: Connection) -> tuple[ModelConfigRecord, ...]:
     """Every model config, in the order of their making."""
     found = connection.execute(f"SELECT {rows.MODEL_CONFIG} FROM model_configs ORDER BY created_ms, id")
+    return tuple(rows.model_config_record(row) for row in found)
+
+
+def model_configs_of(connection: Connection, key_ids: Sequence[str]) -> tuple[ModelConfigRecord, ...]:
+    """The model configs of these virtual keys."""
+    found = connection.execute(
+        f"SELECT {rows.MODEL_CONFIG} FROM model_configs WHERE scope = 'virtual_key' AND scope_id IN ({connection.listed}) "
+        "ORDER BY created_ms, id",
+        (json.dumps(list(key_ids)),),
+    )
     return tuple(rows.model_config_record(row) for row in found)
 
 
@@ -188,12 +246,6 @@ def pricing_overrides(connection: Connection) -> tuple[PricingOverrideRecord, ..
     return tuple(rows.pricing_override_record(row) for row in found)
 
 
-def keys_per_group(connection: Connection, column: Literal["team_id", "customer_id"]) -> dict[str, int]:
-    """How many virtual keys each team or customer has."""
-    found = connection.execute(f"SELECT {column}, count(*) FROM virtual_keys WHERE {column} IS NOT NULL GROUP BY {column}")
-    return {row[0]: row[1] for row in found}
-
-
 def runs(connection: Connection, *, now_ms: int) -> tuple[RunRecord, ...]:
     """Run credentials that still open the door at `now_ms`."""
     found = connection.execute(f"SELECT {rows.RUN} FROM run_credentials WHERE expires_at_ms > ? ORDER BY id", (now_ms,))
@@ -206,10 +258,10 @@ def run(connection: Connection, run_id: str) -> RunRecord | None:
     return rows.run_record(found[0]) if found else None
 
 
-def caps_by_scope(connection: Connection) -> dict[ScopeKey, tuple[Cap, ...]]:
-    """Living caps by whom they bind, shortest window first."""
+def caps_by_scope(connection: Connection, scopes: Iterable[Scope] | None = None) -> dict[ScopeKey, tuple[Cap, ...]]:
+    """Living caps (None: of every scope) by whom they bind, shortest window first."""
     gathered: defaultdict[ScopeKey, list[Cap]] = defaultdict(list)
-    for cap in load_caps(connection):
+    for cap in load_caps(connection) if scopes is None else [cap for scope in scopes for cap in load_caps(connection, scope=scope)]:
         gathered[(cap.scope, cap.scope_id)].append(cap)
     return {key: sort_caps(caps) for key, caps in gathered.items()}
 
@@ -227,17 +279,39 @@ def cap(connection: Connection, cap_id: str) -> Cap | None:
     return next((cap for cap in caps_of(connection, Scope(found[0][0]), found[0][1]) if cap.id == cap_id), None)
 
 
-def key_cap_ids(connection: Connection, keys: Iterable[VirtualKeyRecord]) -> list[str]:
-    """Ids of the caps of these virtual keys and of their provider configs."""
-    owners = [owner for key in keys for owner in (key.id, *(config.id for config in key.provider_configs))]
+def key_cap_ids(
+    connection: Connection, keys: Iterable[VirtualKeyRecord], models: Mapping[str, Sequence[ModelConfigRecord]]
+) -> list[str]:
+    """Ids of the caps of these virtual keys, of their provider configs and of their model configs (`models`: by key)."""
+    owners: list[str] = []
+    for key in keys:
+        owners += [key.id, *(config.id for config in key.provider_configs), *(config.id for config in models.get(key.id, ()))]
     found = connection.execute(
-        f"SELECT id FROM caps WHERE scope IN (?, ?) AND scope_id IN ({connection.listed}) AND deleted = 0",
-        (Scope.VIRTUAL_KEY.value, Scope.PROVIDER_CONFIG.value, json.dumps(owners)),
+        f"SELECT id FROM caps WHERE scope IN (?, ?, ?) AND scope_id IN ({connection.listed}) AND deleted = 0",
+        (Scope.VIRTUAL_KEY.value, Scope.PROVIDER_CONFIG.value, Scope.VIRTUAL_KEY_MODEL.value, json.dumps(owners)),
     )
     return [row[0] for row in found]
 
 
-def budget_ids(connection: Connection, *, now_ms: int, limit: int | None, offset: int, search: str = "") -> tuple[list[str], int]:
+def cap_ids_of(connection: Connection, scope: Scope, scope_ids: Iterable[str]) -> list[str]:
+    """Ids of the living caps of these owners."""
+    found = connection.execute(
+        f"SELECT id FROM caps WHERE scope = ? AND scope_id IN ({connection.listed}) AND deleted = 0",
+        (scope.value, json.dumps(list(scope_ids))),
+    )
+    return [row[0] for row in found]
+
+
+def budget_ids(
+    connection: Connection,
+    *,
+    now_ms: int,
+    limit: int | None,
+    offset: int,
+    search: str = "",
+    scope: str | None = None,
+    scope_id: str | None = None,
+) -> tuple[list[str], int]:
     """A page (`limit` None: all) of the ids of budgets, oldest first, and how many there are: caps in money, those of runs
     while they live."""
     where = (
@@ -246,7 +320,11 @@ def budget_ids(connection: Connection, *, now_ms: int, limit: int | None, offset
         f"AND ({contains(connection.engine, 'name')} OR {contains(connection.engine, 'scope_name')})"
     )
     wanted = pattern(search)
-    values = (Unit.USD.value, Scope.RUN.value, Enforcement.HARD.value, now_ms, wanted, wanted)
+    values: tuple[Any, ...] = (Unit.USD.value, Scope.RUN.value, Enforcement.HARD.value, now_ms, wanted, wanted)
+    for column, owner in (("scope", scope), ("scope_id", scope_id)):
+        if owner is not None:
+            where += f" AND {column} = ?"
+            values += (owner,)
     total = int(connection.execute(f"SELECT count(*) FROM caps WHERE {where}", values)[0][0])
     found = connection.execute(
         f"SELECT id FROM caps WHERE {where} ORDER BY created_ms, id LIMIT ? OFFSET ?",
@@ -272,6 +350,8 @@ def _with_configs(keys: Iterable[Sequence[Any]], configs: Iterable[Sequence[Any]
     return tuple(rows.virtual_key_record(row, tuple(gathered.get(row[0], ()))) for row in keys)
 
 
-def _named(found: Sequence[GroupRecord], id_or_name: str) -> GroupRecord | None:
-    by_id = next((record for record in found if record.id == id_or_name), None)
-    return by_id or next((record for record in found if record.name == id_or_name), None)
+def _named(connection: Connection, table: str, columns: str, id_or_name: str) -> GroupRecord | None:
+    found = connection.execute(
+        f"SELECT {columns} FROM {table} WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1", (id_or_name,) * 3
+    )
+    return rows.group_record(found[0]) if found else None

@@ -73,6 +73,10 @@ class VirtualKeyRecord:
     previous_until_ms: int | None = None
     provider_configs: tuple[ProviderConfigRecord, ...] = ()
 
+    def has_previous(self, now_ms: int) -> bool:
+        """Whether the value before the last rotation still opens the door."""
+        return self.previous_hash is not None and now_ms < (self.previous_until_ms or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class GroupRecord:

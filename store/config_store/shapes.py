@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from store.clock import iso_utc
+from store.config_store.model_owners import scope_of, shown_in
+from store.config_store.read_groups import Member
 from store.config_store.records import (
     GroupRecord,
+    ModelConfigRecord,
     ProviderConfigRecord,
     ProviderKeyRecord,
     ProviderRecord,
@@ -25,6 +28,8 @@ _OWNER_FIELD = {
     Scope.PROVIDER_CONFIG: "provider_config_id",
     Scope.TEAM: "team_id",
     Scope.CUSTOMER: "customer_id",
+    Scope.MODEL: "model_config_id",
+    Scope.VIRTUAL_KEY_MODEL: "model_config_id",
 }
 
 
@@ -71,6 +76,7 @@ def budget_json(state: CapState) -> Json:
         "provider_config_id": None,
         "team_id": None,
         "customer_id": None,
+        "model_config_id": None,
         "created_at": time_json(cap.created_ms),
     }
     if owner is not None:
@@ -170,6 +176,8 @@ def virtual_key_json(
     teams: Mapping[str, GroupRecord],
     customers: Mapping[str, GroupRecord],
     provider_keys: Mapping[str, Sequence[ProviderKeyRecord]],
+    models: Sequence[ModelConfigRecord],
+    now_ms: int,
 ) -> Json:
     """A virtual key. `value` is what may be shown: the value itself when the store keeps it, else its hint."""
     team = teams.get(record.team_id or "")
@@ -182,7 +190,11 @@ def virtual_key_json(
         "value_hint": record.hint,
         "is_active": record.is_active,
         "expires_at": time_json(record.expires_at_ms),
-        "provider_configs": [_config_json(config, states, provider_keys) for config in record.provider_configs],
+        "previous_value_until": time_json(record.previous_until_ms if record.has_previous(now_ms) else None),
+        "provider_configs": [
+            _config_json(config, states, provider_keys, shown)
+            for config, shown in zip(record.provider_configs, shown_in(record.provider_configs, models), strict=True)
+        ],
         "team_id": record.team_id,
         "customer_id": record.customer_id,
         "team": {"id": team.id, "name": team.name, "customer_id": team.customer_id} if team else None,
@@ -194,22 +206,38 @@ def virtual_key_json(
     }
 
 
-def group_json(record: GroupRecord, scope: Scope, states: States, virtual_key_count: int) -> Json:
-    """A team or a customer."""
+def group_json(
+    record: GroupRecord,
+    scope: Scope,
+    states: States,
+    keys: Sequence[Member],
+    *,
+    teams: Sequence[Member] = (),
+    customer: GroupRecord | None = None,
+) -> Json:
+    """A team with its customer, or a customer with its teams; `keys` belong to it themselves."""
     made: Json = {"id": record.id, "name": record.name}
     if scope is Scope.TEAM:
         made["customer_id"] = record.customer_id
+        made["customer"] = {"id": customer.id, "name": customer.name} if customer else None
+    else:
+        made["teams"] = [{"id": team.id, "name": team.name} for team in teams]
     return {
         **made,
         **caps_json(states, scope, record.id),
-        "virtual_key_count": virtual_key_count,
+        "virtual_keys": [{"id": key.id, "name": key.name} for key in keys],
+        "virtual_key_count": len(keys),
         "calendar_aligned": record.calendar_aligned,
         "created_at": time_json(record.created_ms),
         "updated_at": time_json(record.updated_ms),
     }
 
 
-def provider_json(record: ProviderRecord, builtin: Mapping[str, str], *, configured: bool) -> Json:
+Fault = Callable[[ProviderKeyRecord], str | None]
+"""Why a provider key cannot be used now (`build.fault_of`)."""
+
+
+def provider_json(record: ProviderRecord, builtin: Mapping[str, str], fault: Fault, *, configured: bool) -> Json:
     """A provider; header values and key values are never shown."""
     return {
         "name": record.name,
@@ -219,15 +247,16 @@ def provider_json(record: ProviderRecord, builtin: Mapping[str, str], *, configu
         },
         "custom_provider_config": {"base_provider_type": record.base_provider} if record.base_provider else None,
         "hosts": record.hosts,
-        "keys": [provider_key_json(key) for key in record.keys],
+        "keys": [provider_key_json(key, fault) for key in record.keys],
         "configured": configured,
         "built_in": record.name in builtin,
         "provider_status": "active",
     }
 
 
-def provider_key_json(record: ProviderKeyRecord) -> Json:
+def provider_key_json(record: ProviderKeyRecord, fault: Fault) -> Json:
     """A provider key with its hint in place of its value."""
+    reason = fault(record)
     return {
         "id": record.id,
         "name": record.name,
@@ -236,13 +265,15 @@ def provider_key_json(record: ProviderKeyRecord) -> Json:
         "models": record.models,
         "blacklisted_models": record.blacklisted_models,
         "weight": record.weight,
+        "status": "active" if reason is None else "unusable",
+        "status_reason": reason,
         "created_at": time_json(record.created_ms),
         "updated_at": time_json(record.updated_ms),
     }
 
 
 def quota_json(key: VirtualKey, states: Mapping[str, CapState], usage: Callable[[CapState], list[Json]] | None = None) -> Json:
-    """What a virtual key's holder may know: its own caps and their sums.
+    """What a virtual key's holder may know: its own caps, those of its provider configs and of its model configs, and their sums.
 
     `states` by cap id; `usage` gives the `per_model_usage` of a budget's window, where logs are kept.
     """
@@ -263,11 +294,54 @@ def quota_json(key: VirtualKey, states: Mapping[str, CapState], usage: Callable[
             {"provider": config.provider, "budgets": budgets(config.caps), "rate_limit": limits(config.caps)}
             for config in key.provider_configs
         ],
-        "model_configs": [],
+        "model_configs": [
+            {
+                "model_name": limit.model_name,
+                "provider": limit.provider,
+                "budgets": budgets(limit.caps),
+                "rate_limit": limits(limit.caps),
+            }
+            for limit in key.model_caps.limits
+        ],
     }
 
 
-def _config_json(record: ProviderConfigRecord, states: States, provider_keys: Mapping[str, Sequence[ProviderKeyRecord]]) -> Json:
+def model_budget_json(record: ModelConfigRecord, states: States) -> Json:
+    """A model config inside a virtual key, as its provider config shows it."""
+    return {
+        "id": record.id,
+        "model_name": record.model_name,
+        "provider": record.provider,
+        **caps_json(states, scope_of(record), record.id),
+        "calendar_aligned": record.calendar_aligned,
+    }
+
+
+def model_config_json(record: ModelConfigRecord, states: States, key_name: str | None) -> Json:
+    """A model config with its caps; `key_name` is that of its virtual key, where there is one."""
+    caps = caps_json(states, scope_of(record), record.id)
+    return {
+        "id": record.id,
+        "model_name": record.model_name,
+        "provider": record.provider,
+        "scope": record.scope,
+        "scope_id": record.scope_id,
+        "scope_name": key_name,
+        "calendar_aligned": record.calendar_aligned,
+        "budget_id": caps["budgets"][0]["id"] if caps["budgets"] else None,
+        "rate_limit_id": caps["rate_limit"]["id"] if caps["rate_limit"] else None,
+        **caps,
+        "created_at": time_json(record.created_ms),
+        "updated_at": time_json(record.updated_ms),
+    }
+
+
+def _config_json(
+    record: ProviderConfigRecord,
+    states: States,
+    provider_keys: Mapping[str, Sequence[ProviderKeyRecord]],
+    models: Sequence[ModelConfigRecord],
+) -> Json:
     offered = provider_keys.get(record.provider, ())
     everything = record.key_ids == ("*",)
     return {
@@ -281,5 +355,6 @@ def _config_json(record: ProviderConfigRecord, states: States, provider_keys: Ma
         "allow_all_keys": everything,
         "keys": [{"id": key.id, "name": key.name} for key in offered if not everything and {key.id, key.name} & {*record.key_ids}],
         **caps_json(states, Scope.PROVIDER_CONFIG, record.id),
+        "model_budgets": [model_budget_json(model, states) for model in models],
         "calendar_aligned": record.calendar_aligned,
     }

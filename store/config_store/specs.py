@@ -26,6 +26,7 @@ from store.config_store.fields import (
     Name,
     Names,
     Reason,
+    Text,
     Time,
     Usd,
     Weight,
@@ -43,9 +44,10 @@ FROM_FILE = {"file": True}
 
 
 def _describe_unimplemented(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    names: frozenset[str] = getattr(model, "unimplemented", frozenset()) | getattr(model, "read_only", frozenset())
-    for name in sorted(names - {*known_keys(model)}):
-        schema.setdefault("properties", {})[name] = {"description": "Accepted, without effect here."}
+    known = {*known_keys(model)}
+    for names, words in (("unimplemented", "Not implemented: refused, unless it is empty."), ("read_only", "Taken back unread.")):
+        for name in sorted(getattr(model, names, frozenset()) - known):
+            schema.setdefault("properties", {})[name] = {"description": words}
 
 
 class Spec(BaseModel):
@@ -175,10 +177,18 @@ class Limited(Spec):
         return self
 
 
+class ModelBudgetSpec(Limited):
+    """Caps on one model (or `*` pattern) inside a provider config: a model config of that virtual key and provider."""
+
+    read_only = frozenset({"virtual_key_id", "provider", "rate_limit_id", "config_hash", "created_at", "updated_at"})
+
+    id: Id | None = None
+    model_name: Name
+
+
 class ProviderConfigSpec(Limited):
     """What a virtual key may do at one provider (`*`: at any). An absent list allows everything, an empty one nothing."""
 
-    unimplemented = frozenset({"model_budgets"})
     read_only = frozenset({"virtual_key_id", "allow_all_keys", "keys", "config_hash"})
 
     id: Id | None = None
@@ -188,6 +198,7 @@ class ProviderConfigSpec(Limited):
     blacklisted_models: Names = ()
     key_ids: Names = (ANY,)
     rate_limit_id: Id | None = None
+    model_budgets: tuple[ModelBudgetSpec, ...] = ()
 
     @model_validator(mode="after")
     def _lists_are_clear(self) -> Self:
@@ -209,7 +220,7 @@ class VirtualKeySpec(Limited):
 
     id: Id | None = None
     name: Name
-    description: str = ""
+    description: Text = ""
     value: Secret | None = None
     is_active: Bool = True
     expires_at: Time | None = None
@@ -234,12 +245,14 @@ class VirtualKeyPatch(Spec):
     """Changes to a virtual key: absent fields stay; a list that is present is the whole desired set."""
 
     unimplemented = _VIRTUAL_KEY_UNIMPLEMENTED
-    read_only = frozenset({"id", "value_hint", "team", "customer", "rate_limit_id", "config_hash", "created_at", "updated_at"})
+    read_only = frozenset(
+        {"id", "value_hint", "previous_value_until", "team", "customer", "rate_limit_id", "config_hash", "created_at", "updated_at"}
+    )
 
     name: Name | None = None
     value: Secret | None = None
     """Only what it is already: a new value comes from rotating the key."""
-    description: str | None = None
+    description: Text | None = None
     is_active: Bool | None = None
     expires_at: Time | None = None
     team_id: Id | Literal[""] | None = None
@@ -271,9 +284,33 @@ class TeamSpec(Limited):
     rate_limit_id: Id | None = None
 
 
+def _take_single_budget(data: Any) -> Any:
+    """`budget` of older clients as `budgets` with one in it. Raises ValueError when both are given."""
+    if not isinstance(data, Mapping) or "budget" not in data:
+        return data
+    rest = {key: value for key, value in data.items() if key != "budget"}
+    if data["budget"] is None:
+        return rest
+    if rest.get("budgets") is not None:
+        raise ValueError("budget and budgets say the same thing; leave budget out")
+    return {**rest, "budgets": [data["budget"]]}
+
+
+def _describe_single_budget(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    _describe_unimplemented(schema, model)
+    budgets = schema["properties"]["budgets"]
+    several = budgets if "items" in budgets else next(option for option in budgets["anyOf"] if "items" in option)
+    schema["properties"]["budget"] = {
+        "anyOf": [several["items"], {"type": "null"}],
+        "deprecated": True,
+        "description": "The same as budgets with this one in it.",
+    }
+
+
 class CustomerSpec(Limited):
     """A customer to be made."""
 
+    model_config = ConfigDict(json_schema_extra=_describe_single_budget)
     read_only = frozenset({"config_hash"})
 
     id: Id | None = None
@@ -281,9 +318,11 @@ class CustomerSpec(Limited):
     budget_id: Id | None = None
     rate_limit_id: Id | None = None
 
+    _single_budget = model_validator(mode="before")(_take_single_budget)
+
 
 class GroupPatch(Spec):
-    """Changes to a team or a customer (`customer_id` is for teams)."""
+    """Changes to a team, or to whatever has caps and a name."""
 
     unimplemented = TeamSpec.unimplemented
     read_only = frozenset(
@@ -303,7 +342,15 @@ class GroupPatch(Spec):
         return self
 
 
-OwnerScope = Literal["provider_config", "virtual_key", "team", "customer", "provider", "model"]
+class CustomerPatch(GroupPatch):
+    """Changes to a customer."""
+
+    model_config = ConfigDict(json_schema_extra=_describe_single_budget)
+
+    _single_budget = model_validator(mode="before")(_take_single_budget)
+
+
+OwnerScope = Literal["provider_config", "virtual_key_model", "virtual_key", "team", "customer", "provider", "model"]
 
 
 class BudgetRowSpec(BudgetSpec):
@@ -347,7 +394,7 @@ class ProviderKeySpec(Spec):
         {"use_for_batch_api", "aliases", "azure_key_config", "vertex_key_config", "bedrock_key_config", "vllm_key_config",
          "ollama_key_config", "sgl_key_config"}
     )  # fmt: skip
-    read_only = frozenset({"provider", "config_hash", "created_at", "updated_at"})
+    read_only = frozenset({"provider", "status", "status_reason", "config_hash", "created_at", "updated_at"})
 
     id: Id | None = None
     name: Name

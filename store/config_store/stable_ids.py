@@ -6,7 +6,10 @@ from dataclasses import replace
 from uuid import UUID, uuid5
 
 from store.config_store.file_plan import FilePlan
+from store.config_store.snapshot import ANY
 from store.config_store.specs import ProviderConfigSpec, ProviderSpec, VirtualKeySpec
+from store.config_store.specs_models import FileModelConfig
+from store.config_store.specs_routing import RoutingRuleSpec
 
 _NAMESPACE = UUID("7b8a4d0e-7c1f-5d55-9a43-6a1f0c2be9d1")
 
@@ -24,6 +27,9 @@ def with_stable_ids(plan: FilePlan) -> FilePlan:
         customers=tuple(_named(row, "customer") for row in plan.customers),
         teams=tuple(_named(row, "team") for row in plan.teams),
         virtual_keys=tuple(_virtual_key(row) for row in plan.virtual_keys),
+        model_configs=tuple(_model_config(row, plan.virtual_keys) for row in plan.model_configs),
+        routing_rules=tuple(_rule(row) for row in plan.routing_rules),
+        pricing_overrides=tuple(_named(row, "pricing_override") for row in plan.pricing_overrides),
     )
 
 
@@ -32,6 +38,25 @@ def _named[Row](row: Row, kind: str) -> Row:
         return row
     made: Row = row.model_copy(update={"id": stable_id(kind, row.name)})  # type: ignore[attr-defined]
     return made
+
+
+def _model_config(row: FileModelConfig, keys: tuple[VirtualKeySpec, ...]) -> FileModelConfig:
+    """One on a model for everybody has the model's name for its id."""
+    if row.known_id:
+        return row.model_copy(update={"id": row.known_id})
+    key = next((key for key in keys if row.scope_id and row.scope_id in (key.id, key.name)), None)
+    key_id = (_named(key, "virtual_key").id if key else None) or ""
+    return row.model_copy(update={"id": _model_config_id(row.scope, key_id, row.model_name, row.provider)})
+
+
+def _model_config_id(scope: str, key_id: str, model_name: str, provider: str | None) -> str:
+    return stable_id("model_config", scope, key_id, model_name, provider or "")
+
+
+def _rule(row: RoutingRuleSpec) -> RoutingRuleSpec:
+    if row.id:
+        return row
+    return row.model_copy(update={"id": stable_id("routing_rule", row.scope, row.scope_id or "", row.name)})
 
 
 def _provider(name: str, spec: ProviderSpec) -> ProviderSpec:
@@ -50,6 +75,13 @@ def _config(key_id: str, config: ProviderConfigSpec, seen: Counter[str]) -> Prov
     """Several configs of one key may name the same provider: they are told apart by their order."""
     number = seen[config.provider]
     seen[config.provider] += 1
+    at = None if config.provider == ANY else config.provider
+    budgets = tuple(
+        budget if budget.id else budget.model_copy(update={"id": _model_config_id("virtual_key", key_id, budget.model_name, at)})
+        for budget in config.model_budgets
+    )
+    if budgets != config.model_budgets:
+        config = config.model_copy(update={"model_budgets": budgets})
     if config.id:
         return config
     return config.model_copy(update={"id": stable_id("provider_config", key_id, config.provider, str(number))})

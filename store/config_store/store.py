@@ -10,6 +10,7 @@ from store.clock import Clock, Ids
 from store.config_store.builtin import BUILTIN_PROVIDERS
 from store.config_store.documents import document, entity_tag
 from store.config_store.edits import Actor, Edit, write_audit_row
+from store.config_store.file_truth import FileTruth
 from store.config_store.keys import Entropy
 from store.config_store.vault import Vault
 from store.database import Connection, Database, bump_revision
@@ -41,6 +42,9 @@ class ConfigStore:
     """Whom the audit log names; `replace(store, actor=…)` makes a store for somebody."""
     if_match: str | None = None
     """The entity tags (`documents.entity_tag`, by commas) of which the thing to be edited must have one; None: whatever it is."""
+
+    truth: FileTruth = FileTruth()
+    """What config.json owns, though there is a store."""
 
     @property
     def file_only(self) -> bool:
@@ -76,7 +80,18 @@ class ConfigStore:
         with self.ledger.write() as connection:
             with self.audited(connection, action, kind, id_or_name, reason=reason) as edit:
                 yield edit
+            if not spending:
+                self._refuse_what_the_file_owns(edit)
             bump_revision(connection, kind, edit.id)
+
+    def _refuse_what_the_file_owns(self, edit: Edit) -> None:
+        if not self.truth.kinds:
+            return
+        kind, connection = edit.kind, edit.connection
+        scopes = connection.execute("SELECT scope FROM caps WHERE id = ?", (edit.id,)) if kind == "budget" else []
+        names = connection.execute("SELECT name FROM virtual_keys WHERE id = ?", (edit.id,)) if kind == "virtual_key" else []
+        words = (edit.id, *(name for (name,) in names))
+        self.truth.refuse(edit.action, kind, *words, scope=scopes[0][0] if scopes else None)
 
     @contextmanager
     def audited(self, connection: Connection, action: str, kind: str, id_or_name: str = "", *, reason: str = "") -> Iterator[Edit]:

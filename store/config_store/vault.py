@@ -9,8 +9,13 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from store.errors import UserError
 
 SALT_BYTES = 16
+SEALED_PREFIX = "sealed:"
+"""Before cipher text in columns that may hold clear text as well."""
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**15, 8, 1
 _CHECK = b"tollgate"
+
+WRONG_KEY = "encryption_key is not the key that this store was encrypted with; set it to that one"
+NO_KEY = "the store is encrypted; set encryption_key in config.json to the key it was made with"
 
 
 class Vault:
@@ -31,11 +36,21 @@ class Vault:
     def open(self, sealed: str) -> str:
         """The secret in clear. Raises UserError when it was sealed with another key."""
         if self._fernet is None:
-            raise UserError("the store is encrypted; set encryption_key in config.json to the key it was made with")
+            raise UserError(NO_KEY)
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
         except InvalidToken:
-            raise UserError("encryption_key is not the key that this store was encrypted with; set it to that one") from None
+            raise UserError(WRONG_KEY) from None
+
+    def seal_marked(self, text: str) -> str:
+        """As `seal`, marked as cipher text; what is marked already stays as it is."""
+        if self._fernet is None or text.startswith(SEALED_PREFIX):
+            return text
+        return SEALED_PREFIX + self.seal(text)
+
+    def open_marked(self, text: str) -> str:
+        """What `seal_marked` was given. Raises UserError as `open`."""
+        return self.open(text.removeprefix(SEALED_PREFIX)) if text.startswith(SEALED_PREFIX) else text
 
     def check_token(self) -> str:
         """A sealed word that tells later whether a key is the right one."""

@@ -46,6 +46,10 @@ _STATEMENTS = (
     "CREATE INDEX audit_action ON audit (action, at_ms, sequence)",
     "CREATE INDEX audit_kind ON audit (kind, at_ms, sequence)",
     "CREATE INDEX audit_entity ON audit (entity_id, at_ms, sequence)",
+    # Pairs of conditions of which each alone lets many rows through.
+    "CREATE INDEX audit_actor_kind ON audit (actor, kind, at_ms, sequence)",
+    "CREATE INDEX audit_actor_action ON audit (actor, action, at_ms, sequence)",
+    "CREATE INDEX audit_kind_action ON audit (kind, action, at_ms, sequence)",
     # `begin`: the last row that the retention took away; `end`: the last row there is.
     "CREATE TABLE audit_chain (place TEXT NOT NULL PRIMARY KEY, sequence BIGINT NOT NULL, digest TEXT NOT NULL)",
     "INSERT INTO audit_chain (place, sequence, digest) VALUES ('begin', 0, ''), ('end', 0, '')",
@@ -56,6 +60,7 @@ _STATEMENTS = (
     # The value before the last rotation, and until when it opens the door.
     "ALTER TABLE virtual_keys ADD COLUMN previous_hash TEXT",
     "ALTER TABLE virtual_keys ADD COLUMN previous_until_ms BIGINT",
+    "CREATE INDEX virtual_keys_previous ON virtual_keys (previous_hash)",
 )
 
 

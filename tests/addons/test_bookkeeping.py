@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from addons import bookkeeping
-from addons.bookkeeping import GRACE_MS, complete_logs, keep_logs_complete
+from addons.bookkeeping import GRACE_MS, complete_logs, keep_logs_complete, leave_out
 from store.clock import Ids, SystemClock
 from store.database import Database, governance_revision
 from store.errors import StoreUnavailable
 from store.ledger.caps import put_cap
+from store.ledger.history import newest_sequence
 from store.ledger.ledger import Ledger
 from store.ledger.types import CallFacts, Granted, HoldRequest, Settlement
 from store.logs.catch_up import CatchUpReport
@@ -127,3 +128,40 @@ async def test_it_goes_on_after_a_store_was_out_of_reach(
         and "a row that makes no sense" in caplog.text
         and "1 log rows were missing" in caplog.text
     )
+
+
+async def test_calls_that_were_not_to_be_logged_stay_out(books: Books) -> None:
+    """Logging was off for two calls; what is posted after them is completed as ever."""
+    later = LaterClock(GRACE_MS * 2)
+    first = await books.post(1_000)
+    complete_logs(books.database, books.logs, later)
+    await books.post(1_000)
+    await books.post(1_000)
+    with books.database.read() as connection:
+        switched_on = newest_sequence(connection)
+    last = await books.post(1_000)
+    leave_out(books.database, books.logs, switched_on)
+    leave_out(books.database, books.logs, 1)
+    complete_logs(books.database, books.logs, later)
+    assert {row.id for row in LogReader(books.logs).recent(10)} == {first, last}
+
+
+async def test_while_nothing_is_logged_nothing_is_completed(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bookkeeping, "PAUSE_SECONDS", 0.01)
+    later = LaterClock(GRACE_MS * 2)
+    passes = 0
+    seen = asyncio.Event()
+
+    def nothing_is_logged() -> None:
+        nonlocal passes
+        passes += 1
+        if passes == 3:
+            seen.set()
+
+    await books.post(1_000)
+    task = asyncio.ensure_future(keep_logs_complete(books.database, books.logs, later, nothing_is_logged))
+    await asyncio.wait_for(seen.wait(), 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    complete_logs(books.database, books.logs, later)
+    assert LogReader(books.logs).recent(10) == []

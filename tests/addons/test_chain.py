@@ -66,7 +66,7 @@ async def test_money_is_held_before_key_and_address_are_written() -> None:
     services = governed()
     made = calls.call(body=calls.chat())
     seen: list[tuple[str, bool]] = []
-    services.ledger = WatchingLedger(look=lambda: seen.append((made.flow.request.host, made.provider_key is not None)))
+    services.ledger = WatchingLedger(look=lambda: seen.append((made.flow.request.host, b"authorization" in made.changes)))
     await calls.on_its_way(made, services)
     assert seen == [("127.0.0.1", False)]
     assert made.provider_key is not None

@@ -9,7 +9,7 @@ import pytest
 from mitmproxy import connection, flow, http
 from mitmproxy.proxy import server_hooks
 
-from addons import chain, outcomes
+from addons import chain, holding, outcomes
 from addons.gateway import Gateway
 from addons.proxy.faults import ProtocolFault
 from addons.proxy.flow_state import state_of
@@ -113,11 +113,14 @@ async def test_local_answers_need_no_upstream() -> None:
 # The guard before upstream
 
 
-@pytest.mark.parametrize("place", ["read", "authorize", "estimate", "reserve", "trim", "credentials", "address"])
+@pytest.mark.parametrize(
+    "place", ["read", "admit", "candidates", "hold_first", "holding.estimate", "holding.ask", "trim", "credentials", "address"]
+)
 async def test_a_fault_before_upstream_is_a_503_and_nothing_leaves(
     place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(chain, place, boom)
+    name = place.rpartition(".")[2]
+    monkeypatch.setattr(holding if "." in place else chain, name, boom)
     made = opened()
     with caplog.at_level(logging.ERROR):
         of = await to_upstream(made, chat_flow())
@@ -127,7 +130,7 @@ async def test_a_fault_before_upstream_is_a_503_and_nothing_leaves(
     assert of.request.host == "127.0.0.1" and "the call was refused" in caplog.text
     made.response(of)
     assert [(row.status, row.http_status, row.cost_nanos) for row in rows_of(made)] == [("refused", 503, 0)]
-    held = bool(ledger_of(made).holds) and place != "reserve"
+    held = bool(ledger_of(made).holds)
     assert [s.sent for s in ledger_of(made).settlements] == ([False] if held else []), "what was held is given back"
 
 

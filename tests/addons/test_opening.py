@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from addons.opening import BUILTIN, open_store
+from addons.opening import BUILTIN, open_store, prepare_store
 from addons.providers.registry import FAMILIES
 from store.clock import Ids, SystemClock
 from store.config_store.build import load_snapshot
@@ -67,8 +67,26 @@ def test_a_place_where_no_file_can_be(tmp_path: Path) -> None:
         opened(tmp_path / "file")
 
 
+def test_only_a_start_encrypts(tmp_path: Path) -> None:
+    """A command beside a gateway that does not know of the key yet must not take the store away from it."""
+    store = opened(tmp_path, KEY)
+    assert not store.vault.is_sealing
+    store.database.close()
+    opened(tmp_path, {}).database.close()
+    clock = SystemClock()
+    settings = settings_from(KEY, {}, source="config.json")
+    prepare_store(tmp_path, settings, clock, Ids(clock), dry_run=True)[0].close()
+    opened(tmp_path, {}).database.close()
+    store, _ = prepare_store(tmp_path, settings, clock, Ids(clock))
+    assert store.vault.is_sealing
+    store.close()
+    with pytest.raises(UserError, match="the store is encrypted; set encryption_key"):
+        opened(tmp_path, {})
+
+
 def test_another_encryption_key_is_refused(tmp_path: Path) -> None:
-    opened(tmp_path, KEY).database.close()
+    clock = SystemClock()
+    prepare_store(tmp_path, settings_from(KEY, {}, source="config.json"), clock, Ids(clock))[0].close()
     with pytest.raises(UserError, match="encryption_key"):
         opened(tmp_path, {"encryption_key": "another passphrase altogether"})
     opened(tmp_path, KEY).database.close()

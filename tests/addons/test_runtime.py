@@ -188,7 +188,7 @@ def _nobody(host: str, port: int) -> bool:
 
 def _keeper(first: Snapshot, *following: Snapshot) -> SnapshotKeeper:
     rest = list(following)
-    return SnapshotKeeper(lambda: rest.pop(0), lambda: first.revision, first)
+    return SnapshotKeeper(lambda before: rest.pop(0), lambda: first.revision, first)
 
 
 def _at(revision: int, **urls: str | None) -> Snapshot:

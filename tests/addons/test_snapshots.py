@@ -27,7 +27,7 @@ class Store:
         """A look has come after the one that loaded: the loaded snapshot is in force."""
         self._loop = asyncio.get_running_loop()
 
-    def load(self) -> Snapshot:
+    def load(self, before: Snapshot | None) -> Snapshot:
         self.threads.add(threading.get_ident())
         if self.fault is not None:
             raise self.fault

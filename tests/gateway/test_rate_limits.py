@@ -19,7 +19,7 @@ from tests.support.sdk_calls import Call, Outcome, run
 from tests.support.waiting import eventually
 from tests.support.wire import Answer, Wire, post_json
 
-SCOPES = ("provider_config", "virtual_key", "team", "customer", "provider", "model")
+SCOPES = ("provider_config", "virtual_key_model", "virtual_key", "team", "customer", "provider", "model")
 UNITS = ("tokens", "requests", "concurrent")
 CALL_TOKENS = 50
 """The pretend provider reports 40 in and 10 out for each call here; the gateway's own estimate of them is between 34 and 50."""
@@ -63,9 +63,10 @@ class Case:
         return MODELS[self.unit] if self.way == "file" else f"{MODELS[self.unit]}-2"
 
     @property
-    def owner(self) -> str:
-        """The id of whom the limit binds."""
-        return self.model if self.scope == "model" else self.name
+    def model_config(self) -> Config:
+        """Whom a limit on a model binds."""
+        inside = {"scope": "virtual_key", "scope_id": self.name} if self.scope == "virtual_key_model" else {}
+        return {"id": self.name, "model_name": self.model, **inside, **limits_in_file(self)}
 
 
 CASES = [Case(scope, unit, way) for way in ("file", "api") for scope in SCOPES for unit in UNITS]
@@ -100,10 +101,8 @@ def governance() -> Config:
     return {
         "teams": teams,
         "customers": customers,
-        "providers": [{"name": case.owner, **limits_in_file(case)} for case in CASES if case.scope == "provider"],
-        "model_configs": [
-            {"id": case.name, "model_name": case.owner, **limits_in_file(case)} for case in CASES if case.scope == "model"
-        ],
+        "providers": [{"name": case.name, **limits_in_file(case)} for case in CASES if case.scope == "provider"],
+        "model_configs": [case.model_config for case in CASES if case.scope in ("virtual_key_model", "model")],
     }
 
 
@@ -223,7 +222,7 @@ def set_by_api(gateway: Gateway) -> None:
     with gateway.console() as console:
         for case in CASES:
             if case.way == "api":
-                body = {"scope": case.scope, "scope_id": case.owner, **LIMITS[case.unit]}
+                body = {"scope": case.scope, "scope_id": case.name, **LIMITS[case.unit]}
                 console.put("/api/governance/rate-limits", json=body).raise_for_status()
 
 
@@ -235,30 +234,31 @@ def test_a_limit_binds_on_its_scope(world: World, case: Case) -> None:
     """Two calls fit, the third does not; where calls at a time are limited, one fits and then, when it is over, another."""
     if case.unit == "concurrent":
         thread = world.in_flight(case.key, target=f"/{case.provider}/v1/chat/completions", model=case.model)
-        assert world.limit_of(case.scope, case.owner)["concurrent_current"] == 1
+        assert world.limit_of(case.scope, case.name)["concurrent_current"] == 1
     else:
         assert [world.ask(case).status for _ in range(2)] == [200, 200]
     answer = world.ask(case)
     body = check_refusal(answer, 429, TYPES[case.unit], transient=case.unit == "concurrent")
-    cap = check_budget(body, scope=case.scope, scope_id=case.owner, unit=case.unit)
+    cap = check_budget(body, scope=case.scope, scope_id=case.name, unit=case.unit)
     if case.unit == "concurrent":
         assert (cap["max_limit"], cap["held"], cap["current_usage"], cap["remaining"], cap["needed"]) == (1, 1, 0, 0, 1)
         assert (cap["reset_duration"], cap["resets_at"], cap["last_reset"]) == (None, None, None)
         assert answer.headers["retry-after"] == "1"
         thread.join(20)
         eventually(lambda: world.ask(case).status, lambda status: status == 200)
-        assert world.limit_of(case.scope, case.owner)["concurrent_max_limit"] == 1
+        assert world.limit_of(case.scope, case.name)["concurrent_max_limit"] == 1
         return
     used = 2 * CALL_TOKENS if case.unit == "tokens" else 2
     assert (cap["current_usage"], cap["held"], cap["max_limit"]) == (used, 0, list(LIMITS[case.unit].values())[0])
     assert cap["needed"] > cap["remaining"] == cap["max_limit"] - used
     prefix = case.unit.removesuffix("s")
-    shown = world.limit_of(case.scope, case.owner)
+    shown = world.limit_of(case.scope, case.name)
     assert (shown[f"{prefix}_current_usage"], shown[f"{prefix}_held"], shown[f"{prefix}_reset_duration"]) == (used, 0, "1d")
     assert (shown[f"{prefix}_last_reset"], shown[f"{prefix}_resets_at"]) == (cap["last_reset"], cap["resets_at"])
-    if case.scope in ("virtual_key", "provider_config"):
+    if case.scope in ("virtual_key", "virtual_key_model", "provider_config"):
         quota = world.gateway.quota(case.key)
-        mine = quota if case.scope == "virtual_key" else quota["provider_configs"][0]
+        inside = {"virtual_key": [quota], "virtual_key_model": quota["model_configs"], "provider_config": quota["provider_configs"]}
+        mine = inside[case.scope][0]
         assert mine["rate_limit"][f"{prefix}_current_usage"] == used
 
 

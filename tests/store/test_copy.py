@@ -12,6 +12,7 @@ import pytest
 from store import copy as copy_module
 from store.clock import Ids, SystemClock
 from store.config_store import change, read
+from store.config_store.audit import check_chain
 from store.config_store.bootstrap import open_config_store
 from store.config_store.specs import BudgetSpec, ProviderSpec, VirtualKeySpec
 from store.copy import copy_ledger, copy_rows, empty_again, refuse_unless_empty, tables_of
@@ -247,6 +248,21 @@ def test_logs_with_long_texts_are_copied_in_pieces(
     assert copy_rows(source, target, MIGRATIONS).rows == report.rows
     source.close()
     target.close()
+
+
+@pytest.mark.parametrize("places", ALL, indirect=True)
+def test_a_copied_audit_log_can_be_taken_back(places: tuple[Database, Database]) -> None:
+    """A place whose copy did not come about must be as empty as before, although nobody may delete from the log."""
+    source, target = places
+    clock = SystemClock()
+    store = open_config_store(source, settings_from({}, {}, source="test"), clock=clock, ids=Ids(clock))
+    change.create_virtual_key(store, VirtualKeySpec(name="robot"))
+    copy_ledger(source, target, clock)
+    assert check_chain(target) == check_chain(source) and check_chain(target).rows == 1
+    empty_again(target, None)
+    refuse_unless_empty(target, None)
+    copy_ledger(source, target, clock)
+    assert check_chain(target).rows == 1
 
 
 def _logs_beside(places: tuple[Database, Database], tmp_path: Path) -> tuple[Database, Database]:

@@ -134,8 +134,8 @@ def test_money_is_exact_from_the_text(tmp_path: Path) -> None:
             "governance.virtual_keys: the name 'a' stands there twice",
         ),
         (
-            {"governance": {"model_configs": [{"model_name": "gpt-4o", "provider": "openai"}]}},
-            "governance.model_configs[0]: caps on one model inside one provider or virtual key are not implemented",
+            {"governance": {"model_configs": [{"model_name": "gpt-4o", "scope": "virtual_key"}]}},
+            "governance.model_configs[0]: scope virtual_key needs scope_id, the id of the virtual key",
         ),
         ({"gateway": {"default_virtual_key": "sk-bf-1234"}}, "gateway.default_virtual_key: is a key's value; write the key's name"),
     ],
@@ -173,7 +173,7 @@ def test_sections_we_do_not_implement_are_warnings_with_their_path(tmp_path: Pat
             "framework": {"pricing": {"pricing_url": "file:///x"}},
             "client": {"initial_pool_size": 300, "compat": {}},
             "providers": {"openai": {"keys": [{"name": "a", "value": "k", "aliases": {"x": "y"}}], "proxy_config": None}},
-            "governance": {"routing_rules": [{"id": "r"}]},
+            "governance": {"roles": [{"id": "r"}]},
         },
     )
     assert settings.warnings == (
@@ -181,7 +181,7 @@ def test_sections_we_do_not_implement_are_warnings_with_their_path(tmp_path: Pat
         "framework is not implemented and has no effect",
         "client.initial_pool_size is not implemented and has no effect",
         "providers.openai.keys[0].aliases is not implemented and has no effect",
-        "governance.routing_rules is not implemented and has no effect",
+        "governance.roles is not implemented and has no effect",
     )
 
 

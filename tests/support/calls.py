@@ -18,7 +18,7 @@ from addons.services import Services
 from addons.steps.identify import key_hash
 from addons.steps.learned import Learned
 from store.clock import Ids
-from store.config_store.snapshot import ANY, Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
+from store.config_store.snapshot import ANY, NO_MODEL_CAPS, Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
 from store.ledger.types import Cap, CapState, Granted, HoldRequest, Refused, Scope, Settled, Settlement, Stale, Unit
 from store.logs.types import CallRow
 from store.prices.book import PriceBook
@@ -103,7 +103,7 @@ def snapshot(keys: dict[str, VirtualKey] | None = None, providers: dict[str, Pro
         providers=MappingProxyType(every | (providers or {})),
         virtual_keys=MappingProxyType({key.id: key for key in keys.values()}),
         by_hash=MappingProxyType({key_hash(value): key for value, key in keys.items()}),
-        model_caps=MappingProxyType(fields.pop("model_caps", {})),
+        model_caps=fields.pop("model_caps", NO_MODEL_CAPS),
     )
 
 

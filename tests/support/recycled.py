@@ -68,7 +68,7 @@ def _empty(databases: Databases, address: PostgresAddress, tables: tuple[Table, 
     with _connected(databases, address) as connection, connection.pipeline():
         if _names(connection) != [table.name for table in tables]:
             return False
-        for table in tables:
+        for table in reversed(tables):  # the audit log may go once its chain is gone
             connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table.name)))
         for table in tables:
             statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(

@@ -1,32 +1,56 @@
-"""Bifrost's paging: which page a request asks for, and the envelope a list comes in."""
+"""Bifrost's paging: which page a request asks for, what stands in a query, and the envelope a list comes in."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from tornado.web import RequestHandler
+from pydantic import BeforeValidator, WithJsonSchema
 
-from store.errors import UserError
+from store.config_store.specs import Spec
 
 DEFAULT_LIMIT = 25
 MAX_LIMIT = 100
+_LONGEST_NUMBER = 12
 
 
-def whole_number(handler: RequestHandler, name: str, default: int) -> int:
-    """A query parameter that is a whole number and not negative. Raises UserError."""
-    text = handler.get_query_argument(name, None)
-    if text is None or text == "":
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 12):
-        raise UserError(f"{name}: must be a whole number, not negative")
-    return int(text)
+def read_whole(value: Any) -> Any:
+    """Text of a query as a whole number. Raises ValueError."""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit() and len(value) <= _LONGEST_NUMBER):
+            raise ValueError("must be a whole number, not negative")
+        return int(value)
+    return value
 
 
-def page_asked(handler: RequestHandler, *filters: str) -> tuple[int, int] | None:
-    """(limit, offset) when the request pages or filters, else None: everything. Raises UserError."""
-    if not any(handler.get_query_argument(name, None) is not None for name in ("limit", "offset", *filters)):
-        return None
-    limit = whole_number(handler, "limit", DEFAULT_LIMIT)
-    return min(limit or DEFAULT_LIMIT, MAX_LIMIT), whole_number(handler, "offset", 0)
+def read_flag(value: Any) -> Any:
+    """`true` or `false`. Raises ValueError."""
+    if isinstance(value, str):
+        if value not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return value == "true"
+    return value
+
+
+Whole = Annotated[int | None, BeforeValidator(read_whole), WithJsonSchema({"type": "integer", "minimum": 0})]
+"""A query parameter that is a whole number and not negative."""
+Flag = Annotated[bool, BeforeValidator(read_flag), WithJsonSchema({"type": "boolean"})]
+"""A query parameter that is `true` or `false`."""
+
+
+class PageQuery(Spec):
+    """`limit` and `offset`. A request with neither of them, nor a filter, gets everything."""
+
+    filters: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that ask for a page as `limit` does."""
+
+    limit: Whole = None
+    """0 is 25; more than 100 is 100."""
+    offset: Whole = None
+
+    def page(self) -> tuple[int | None, int]:
+        """(limit, offset); the limit is None for everything."""
+        if not {"limit", "offset", *self.filters}.intersection(self.model_fields_set):
+            return None, 0
+        return min(self.limit or DEFAULT_LIMIT, MAX_LIMIT), self.offset or 0
 
 
 def list_envelope(

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from addons.console.api.answers import RunDone, RunOne
 from addons.console.handler import ConsoleHandler
-from addons.console.routes import Route
+from addons.console.routes import Route, operation
 from store.config_store import change, read
 from store.config_store.change_runs import MAX_TTL_SECONDS, run_calls_cap_id, run_cost_cap_id
 from store.config_store.fields import Int, Name, Usd
@@ -29,11 +30,12 @@ class RunSpec(Spec):
 class RunsHandler(ConsoleHandler):
     """Making a run credential."""
 
+    @operation("Make a run: a short-lived credential, shown this once", body=RunSpec, answer=RunDone)
     async def post(self) -> None:
         spec = self.body_as(RunSpec)
         budget_nanos = None if spec.budget_usd is None else nanos_from_usd(spec.budget_usd)
         wanted = spec.virtual_key or self.context.settings.gateway.default_virtual_key
-        store, ttl_seconds, limit = self.context.store, spec.ttl_seconds, spec.rate_limit
+        store, ttl_seconds, limit = self.store, spec.ttl_seconds, spec.rate_limit
         made = await self.on_thread(change.create_run, store, wanted, budget_nanos, ttl_seconds, limit)
         run = await self.on_thread(read_run, self, made.id)
         self.send({"message": "Run created successfully", "run": {**run, "value": made.value}})
@@ -42,11 +44,13 @@ class RunsHandler(ConsoleHandler):
 class RunHandler(ConsoleHandler):
     """One run."""
 
+    @operation("One run with what it cost", answer=RunOne)
     async def get(self, run_id: str) -> None:
         self.send({"run": await self.on_thread(read_run, self, run_id)})
 
+    @operation("End a run; its sums are kept for a week", answer=RunDone)
     async def delete(self, run_id: str) -> None:
-        await self.on_thread(change.end_run, self.context.store, run_id)
+        await self.on_thread(change.end_run, self.store, run_id)
         self.send({"message": "Run ended successfully", "run": await self.on_thread(read_run, self, run_id)})
 
 

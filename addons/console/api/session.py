@@ -2,8 +2,9 @@
 
 from tornado.web import HTTPError
 
+from addons.console.api.answers import AuthState, Done, LoginAnswer
 from addons.console.handler import ConsoleHandler
-from addons.console.routes import Route
+from addons.console.routes import Route, operation
 from store.config_store.specs import Spec
 from store.errors import UserError
 
@@ -21,6 +22,7 @@ class LoginHandler(ConsoleHandler):
 
     needs_sign_in = False
 
+    @operation("Sign in: sets a session cookie", body=LoginBody, answer=LoginAnswer)
     async def post(self) -> None:
         body = self.body_as(LoginBody)
         if self.gatekeeper.is_open:
@@ -28,23 +30,29 @@ class LoginHandler(ConsoleHandler):
         if self.gatekeeper.auth_type == "password":
             if body.username is None or body.password is None:
                 raise UserError("username and password are required")
-            right = self.gatekeeper.password_ok(body.username, body.password, self.client_address)
+            with self.counted():
+                right = self.gatekeeper.password_ok(body.username, body.password, self.client_address)
         else:
             if body.token is None:
                 raise UserError("token is required: it stands in the link that `tollgate admin-token` prints")
             right = self.gatekeeper.link_token_ok(body.token.strip())
         if not right:
+            self.sign_ins.failed(self.client_address)
             raise HTTPError(401, "Unauthorized: that is not right")
-        session = self.begin_session()
+        session = await self.begin_session(self.gatekeeper.auth_type)
         self.send({"message": "Login successful", "csrf_token": self.gatekeeper.csrf_token(session)})
 
 
 class LogoutHandler(ConsoleHandler):
-    """Ends the session in this browser."""
+    """Ends the session, for good: a copy of its cookie opens nothing any more."""
 
     needs_sign_in = False
 
+    @operation("Sign out: the session ends, also for copies of its cookie", answer=Done)
     async def post(self) -> None:
+        if self.own_session:
+            ends_ms = self.gatekeeper.ends_ms(self.own_session)
+            await self.on_thread(self.sign_ins.ended, self.store.actor, self.own_session, ends_ms)
         self.clear_cookie(self.gatekeeper.cookie_name, path="/", httponly=True, samesite="Strict")
         self.send({"message": "Logout successful"})
 
@@ -54,6 +62,7 @@ class AuthStateHandler(ConsoleHandler):
 
     needs_sign_in = False
 
+    @operation("Whether signing in is needed, and whether it has happened", answer=AuthState)
     async def get(self) -> None:
         state: dict[str, object] = {
             "is_auth_enabled": not self.gatekeeper.is_open,

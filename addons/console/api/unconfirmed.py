@@ -1,8 +1,9 @@
 """`/api/governance/unconfirmed`: calls posted at their hold because nobody could say what they cost; confirm or correct them."""
 
-from addons.console.api.paging import list_envelope, page_asked
+from addons.console.api.answers import CallConfirmed, UnconfirmedList
+from addons.console.api.paging import PageQuery, list_envelope
 from addons.console.handler import ConsoleHandler
-from addons.console.routes import Route
+from addons.console.routes import Route, operation
 from store.config_store import change
 from store.config_store.fields import Count, Reason, Usd
 from store.config_store.shapes import Json, unconfirmed_json
@@ -25,8 +26,10 @@ class ConfirmBody(Spec):
 class UnconfirmedHandler(ConsoleHandler):
     """The list, oldest first."""
 
+    @operation("Calls posted at their hold, as nobody knew their cost; oldest first", query=PageQuery, answer=UnconfirmedList)
     async def get(self) -> None:
-        limit, offset = page_asked(self) or (ALL_AT_MOST, 0)
+        limit, offset = self.query_as(PageQuery).page()
+        limit = ALL_AT_MOST if limit is None else limit
         found, total = await self.on_thread(self._page, limit, offset)
         self.send(list_envelope("calls", found, total=total, limit=limit, offset=offset))
 
@@ -41,10 +44,11 @@ class UnconfirmedHandler(ConsoleHandler):
 class ConfirmHandler(ConsoleHandler):
     """A person's word on one call."""
 
+    @operation("Say what an unconfirmed call cost, for good", body=ConfirmBody, answer=CallConfirmed)
     async def post(self, call_id: str) -> None:
         body = self.body_as(ConfirmBody)
         cost_nanos = None if body.cost is None else nanos_from_usd(body.cost)
-        await self.on_thread(change.confirm_call, self.context.store, call_id, cost_nanos, body.tokens, body.reason)
+        await self.on_thread(change.confirm_call, self.store, call_id, cost_nanos, body.tokens, body.reason)
         self.send({"message": "Call confirmed successfully", "call": await self.on_thread(self._call, call_id)})
 
     def _call(self, call_id: str) -> Json:

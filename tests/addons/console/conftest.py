@@ -49,6 +49,8 @@ class Console:
     logs_database: Database
     health: list[Health] = field(default_factory=lambda: [Health(True, {"config_store": "ok"})])
 
+    sign_ins: Any = None
+
     def stranger(self, **arguments: Any) -> httpx.AsyncClient:
         """A client that has no credentials."""
         return httpx.AsyncClient(base_url=self.url, trust_env=False, **arguments)
@@ -99,7 +101,7 @@ async def start_console(open_stores: OpenStores) -> AsyncIterator[StartConsole]:
             clock = MovableClock()
             settings = settings_from(document or {}, {}, source="config.json")
             database, logs_database = open_stores(clock)
-            store = open_config_store(database, settings, clock=clock, ids=Ids(clock))
+            store = open_config_store(database, settings, clock=clock, ids=Ids(clock), seal=True)
             logs = LogReader(logs_database)
             sockets = bind_sockets(0, "127.0.0.1")
             url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
@@ -115,7 +117,9 @@ async def start_console(open_stores: OpenStores) -> AsyncIterator[StartConsole]:
                 host=host,
                 gateway_url="http://127.0.0.1:8080",
             )
-            server = serve(make_app(context), sockets)
+            app = make_app(context)
+            console.sign_ins = app.settings["sign_ins"]
+            server = serve(app, sockets)
             stack.push_async_callback(server.close_all_connections)
             stack.callback(server.stop)
             stack.callback(context.executor.shutdown)

@@ -93,7 +93,7 @@ async def test_a_key_lives_through_create_read_update_rotate_delete(console: Any
 
     several = (await console.client.post(f"{KEYS}/rotate", json={"ids": [key["id"], "nobody"]})).json()
     assert len(several["virtual_keys"]) == 1 and list(several["errors"]) == ["nobody"]
-    assert (await console.client.post(f"{KEYS}/rotate", json={"ids": ["nobody"]})).status_code == 500
+    assert "there is no virtual key 'nobody'" in message(await console.client.post(f"{KEYS}/rotate", json={"ids": ["nobody"]}))
 
     assert (await console.client.delete(path)).json() == {"message": "Virtual key deleted successfully"}
     assert (await console.client.get(path)).status_code == 404
@@ -389,9 +389,6 @@ async def test_what_was_read_can_be_changed_and_sent_back(console: Any) -> None:
     assert after.provider_configs == before.provider_configs and after.team_caps == before.team_caps
     assert [cap.id for cap in after.caps] == [cap.id for cap in before.caps]
     assert "rotate the key" in message(await console.client.put(path, json={"value": "sk-bf-chosen-by-me"}))
-    assert "model_budgets is not implemented" in message(
-        await console.client.put(path, json={"provider_configs": [{"provider": "openai", "model_budgets": [{"model_name": "x"}]}]})
-    )
     for address in (f"/api/governance/teams/{team['id']}", f"{BUDGETS}/{key['budgets'][0]['id']}", "/api/providers/openai"):
         found = (await console.client.get(address)).json()
         entity = found.get("team") or found.get("budget") or found

@@ -61,7 +61,7 @@ def seeded(database: Database, clock: StillClock) -> Callable[..., tuple[ConfigS
         document: dict[str, Any], environ: dict[str, str] | None = None, *, reseed: bool = False
     ) -> tuple[ConfigStore, BootstrapReport]:
         settings = settings_from(document, environ or {}, source="config.json")
-        made = open_config_store(database, settings, clock=clock, ids=Ids(clock))
+        made = open_config_store(database, settings, clock=clock, ids=Ids(clock), seal=True)
         return made, seed(made, settings, reseed=reseed)
 
     return run

@@ -102,11 +102,16 @@ def test_a_whole_file_becomes_a_snapshot(seeded: Seeded) -> None:
 
     lone = snapshot.virtual_keys["vk2"]
     assert (lone.is_active, lone.expires_at_ms, lone.customer_id) == (False, 1_798_761_600_000, "c1")
-    assert [(cap.limit, cap.window) for cap in lone.caps] == [(6_000_000_000, None)]
+    (inside,) = lone.model_caps.limits
+    assert (inside.id, [(cap.limit, cap.window, cap.scope_name) for cap in inside.caps]) == (
+        "m3", [(6_000_000_000, None, "lone on all models")],
+    )  # fmt: skip
 
-    assert [cap.limit for cap in snapshot.model_caps["gpt-4o"]] == [3_000_000_000]
+    assert {limit.id: [(cap.limit, cap.scope_name) for cap in limit.caps] for limit in snapshot.model_caps.limits} == {
+        "m1": [(3_000_000_000, "gpt-4o")],
+        "m2": [(4_000_000_000, "all models at anthropic")],
+    }
     assert [cap.id for cap in snapshot.providers["openai"].caps] == ["b-openai"]
-    assert [cap.limit for cap in snapshot.providers["anthropic"].caps] == [4_000_000_000]
     own = snapshot.providers["own"]
     assert (own.dialect_family, own.base_url, own.hosts) == ("openai", "http://127.0.0.1:9000/base", ("llm.example.com",))
     assert own.extra_headers == (("x-site", "1"),)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from addons.patterns import caps_on
 from store.config_store import change
 from store.config_store.bootstrap import BootstrapReport
 from store.config_store.build import load_snapshot
@@ -21,7 +22,7 @@ from store.config_store.specs import (
     VirtualKeySpec,
 )
 from store.config_store.store import ConfigStore
-from store.errors import Conflict, NotFound, SettingsError, UserError
+from store.errors import Conflict, NotFound, UserError
 from store.ledger.types import Cap, Enforcement, Scope, Unit
 
 Seeded = Callable[..., tuple[ConfigStore, BootstrapReport]]
@@ -32,8 +33,8 @@ LIMITS: dict[Unit, tuple[dict[str, Any], int, str | None]] = {
     Unit.CONCURRENT: ({"concurrent_max_limit": 3}, 3, None),
 }
 OWNERS = {
-    Scope.PROVIDER_CONFIG: "pc-1", Scope.VIRTUAL_KEY: "vk-1", Scope.TEAM: "team-1", Scope.CUSTOMER: "customer-1",
-    Scope.PROVIDER: "openai", Scope.MODEL: "gpt-4o",
+    Scope.PROVIDER_CONFIG: "pc-1", Scope.VIRTUAL_KEY_MODEL: "m-2", Scope.VIRTUAL_KEY: "vk-1", Scope.TEAM: "team-1",
+    Scope.CUSTOMER: "customer-1", Scope.PROVIDER: "openai", Scope.MODEL: "m-1",
 }  # fmt: skip
 Where = dict[Scope, dict[str, Any]]
 
@@ -60,7 +61,10 @@ def file(limits: Where, *, by_id: bool = False) -> dict[str, Any]:
         "teams": [{"id": "team-1", "name": "Blue", "customer_id": "customer-1", **given(Scope.TEAM)}],
         "customers": [{"id": "customer-1", "name": "Acme", **given(Scope.CUSTOMER)}],
         "providers": [{"name": "openai", **given(Scope.PROVIDER)}],
-        "model_configs": [{"id": "m-1", "model_name": "gpt-4o", **given(Scope.MODEL)}],
+        "model_configs": [
+            {"id": "m-1", "model_name": "gpt-4o", **given(Scope.MODEL)},
+            {"id": "m-2", "model_name": "gpt-4o", "scope": "virtual_key", "scope_id": "ci", **given(Scope.VIRTUAL_KEY_MODEL)},
+        ],
         "rate_limits": rows,
     }  # fmt: skip
     return {"providers": {"openai": {}}, "governance": governance}
@@ -71,8 +75,8 @@ def touched(store: ConfigStore) -> list[Cap]:
     snapshot = load_snapshot(store, {})
     key = snapshot.virtual_keys["vk-1"]
     return [
-        *key.provider_configs[0].caps, *key.caps, *key.team_caps, *key.customer_caps, *snapshot.providers["openai"].caps,
-        *snapshot.model_caps.get("gpt-4o", ()),
+        *key.provider_configs[0].caps, *caps_on(key.model_caps, "gpt-4o", "openai"), *key.caps, *key.team_caps,
+        *key.customer_caps, *snapshot.providers["openai"].caps, *caps_on(snapshot.model_caps, "gpt-4o", "openai"),
     ]  # fmt: skip
 
 
@@ -89,7 +93,10 @@ def test_every_unit_on_every_scope(seeded: Seeded, way: str, unit: Unit) -> None
     caps = touched(store)
     assert [(cap.scope, cap.scope_id) for cap in caps] == [*OWNERS.items()]
     words = "parallel calls" if unit is Unit.CONCURRENT else f"{unit.value} per {window}"
-    names = {Scope.PROVIDER_CONFIG: "ci at openai", Scope.VIRTUAL_KEY: "ci", Scope.TEAM: "Blue", Scope.CUSTOMER: "Acme"}
+    names = {
+        Scope.PROVIDER_CONFIG: "ci at openai", Scope.VIRTUAL_KEY_MODEL: "ci on gpt-4o", Scope.VIRTUAL_KEY: "ci",
+        Scope.TEAM: "Blue", Scope.CUSTOMER: "Acme", Scope.MODEL: "gpt-4o",
+    }  # fmt: skip
     for cap in caps:
         assert (cap.unit, cap.limit, cap.window, cap.enforcement, cap.calendar_aligned) == (
             unit, limit, window, Enforcement.HARD, False,
@@ -193,7 +200,7 @@ def test_what_makes_no_sense(fields: dict[str, Any], words: str) -> None:
 
 
 def test_owners_that_cannot_be(store: ConfigStore) -> None:
-    for scope in (Scope.TEAM, Scope.CUSTOMER, Scope.VIRTUAL_KEY, Scope.PROVIDER_CONFIG, Scope.PROVIDER):
+    for scope in (*(set(OWNERS) - {Scope.MODEL}),):
         with pytest.raises(NotFound, match="scope_id: there is no"):
             change.set_rate_limit(store, row(scope, "nobody", concurrent_max_limit=1))
     with pytest.raises(ValidationError):
@@ -226,23 +233,6 @@ def test_a_soft_limit_on_parallel_calls_is_hard(seeded: Seeded, enforcement: str
     change.set_rate_limit(store, row(Scope.TEAM, "team-1", **limits))
     found = {cap.unit: cap.enforcement.value for cap in touched(store)}
     assert found == {Unit.REQUESTS: enforcement, Unit.CONCURRENT: "hard" if enforcement == "soft" else "observe"}
-
-
-@pytest.mark.parametrize("scope", [Scope.PROVIDER, Scope.VIRTUAL_KEY, Scope.PROVIDER_CONFIG, Scope.MODEL])
-def test_two_limits_for_one_owner_are_an_error(seeded: Seeded, scope: Scope) -> None:
-    """Only one of them could bind, and nobody would know which."""
-    document = file({scope: LIMITS[Unit.REQUESTS][0]})
-    second: dict[str, Any] = {"id": "m-2", "model_name": "*", "rate_limit": LIMITS[Unit.TOKENS][0]}
-    if scope is Scope.MODEL:
-        second["model_name"] = "gpt-4o"
-    elif scope is Scope.PROVIDER:
-        second["provider"] = "openai"
-    else:
-        second |= {"scope": "virtual_key", "scope_id": "vk-1"}
-        second |= {"provider": "openai"} if scope is Scope.PROVIDER_CONFIG else {}
-    document["governance"]["model_configs"].append(second)
-    with pytest.raises(SettingsError, match="two rate limits"):
-        seeded(document)
 
 
 def test_a_provider_that_is_deleted_takes_its_limits_along(store: ConfigStore) -> None:

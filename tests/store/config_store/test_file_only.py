@@ -376,11 +376,60 @@ def test_an_id_of_somebody_elses_cap_is_refused_living_or_not(node: Node) -> Non
 def test_wide_caps_of_models_and_providers_come_and_go(node: Node) -> None:
     made = document(model_configs=[{"model_name": "gpt-4o", "budgets": [{"max_limit": 7, "reset_duration": "1d"}]}])
     store, _ = node.apply(made)
-    assert [cap.limit for cap in load_snapshot(store, {}).model_caps["gpt-4o"]] == [7_000_000_000]
+    assert [cap.limit for cap in load_snapshot(store, {}).model_caps.by_name["gpt-4o"][0].caps] == [7_000_000_000]
     del made["governance"]["model_configs"], made["governance"]["providers"]
     store, report = node.apply(made)
     assert report == FileReport(removed=2)
-    assert dict(load_snapshot(store, {}).model_caps) == {}
+    assert load_snapshot(store, {}).model_caps.limits == ()
+
+
+def test_caps_on_models_come_from_the_file_and_keep_what_was_spent(node: Node, clock: StillClock) -> None:
+    """In a key, beside it, and for everybody; without ids of their own they are the same ones after every start."""
+    day = {"reset_duration": "1d"}
+    made = document(
+        model_configs=[
+            {"model_name": "gpt-*", "provider": "openai", "budgets": [{"max_limit": 7, **day}]},
+            {"model_name": "o3", "scope": "virtual_key", "scope_id": "indexer", "budgets": [{"max_limit": 2, **day}]},
+        ]
+    )
+    inside = [{"model_name": "gpt-4o", "budgets": [{"max_limit": 1, **day}], "rate_limit": {"concurrent_max_limit": 3}}]
+    key_of(made)["provider_configs"][0]["model_budgets"] = inside
+    store, report = node.apply(made)
+    assert report.added == 6 + 4
+    names = ["indexer on gpt-4o at openai per 1d", "indexer on o3 per 1d", "gpt-* at openai per 1d"]
+    node.spend([node.states()[name].cap.id for name in names], 300_000_000, "call-1")
+
+    store, report = node.apply(made)
+    assert (report.added, report.changed, report.removed) == (0, 0, 0)
+    assert [node.used(name) for name in names] == [300_000_000] * 3
+    snapshot = load_snapshot(node.open(made), {})
+    (key,) = (key for key in snapshot.virtual_keys.values() if key.name == "indexer")
+    assert {limit.model_name: [cap.limit for cap in limit.caps] for limit in key.model_caps.limits} == {
+        "gpt-4o": [1_000_000_000, 3],
+        "o3": [2_000_000_000],
+    }
+    assert load_snapshot(store, {}).model_caps == snapshot.model_caps
+    quota = orjson.loads(orjson.dumps(read_quota(store, key)))
+    assert {config["model_name"]: (config["provider"], [budget["current_usage"] for budget in config["budgets"]])
+            for config in quota["model_configs"]} == {"gpt-4o": ("openai", [0.3]), "o3": (None, [0.3])}  # fmt: skip
+
+    # The same model budget, written as a row beside the key: nothing changes.
+    del key_of(made)["provider_configs"][0]["model_budgets"]
+    row = {**inside[0], "scope": "virtual_key", "scope_id": "indexer", "provider": "openai"}
+    made["governance"]["model_configs"].append(row)
+    _, report = node.apply(made)
+    assert str(report) == ""
+    # Another limit, and one entry less.
+    made["governance"]["model_configs"][1]["budgets"][0]["max_limit"] = 9
+    del made["governance"]["model_configs"][0]
+    _, report = node.apply(made)
+    assert (report.added, report.changed, report.removed) == (0, 1, 1)
+    assert node.used("indexer on o3 per 1d") == 300_000_000
+    # With the key its model caps go.
+    del made["governance"]["virtual_keys"][0], made["governance"]["model_configs"]
+    store, _ = node.apply(made)
+    assert not any("indexer" in name for name in node.states())
+    assert verify(node.database, node.clock).clean
 
 
 def test_no_configuration_database_is_made(tmp_path: Path, clock: StillClock) -> None:

@@ -282,6 +282,26 @@ def test_waiting_calls_are_refused_as_soon_as_it_is_hopeless(desk: Desk) -> None
     assert (answer.held_only, answer.exceeded[0].needed, answer.exceeded[0].state.used) == (False, 400, 601)
 
 
+def test_who_may_not_wait_is_told_at_once_and_stands_in_nobodys_way(desk: Desk) -> None:
+    desk.cap("a", 1000)
+    desk.hold("c1", "a", bound=1000)
+    refused = desk.hold("c2", "a", bound=400, may_wait=False)
+
+    assert isinstance(refused, Refused)
+    assert (refused.held_only, refused.waited_ms, refused.exceeded[0].needed) == (True, 0, 400)
+    desk.settle("c1", cost=500)
+    assert isinstance(desk.hold("c2", "a", bound=400, may_wait=False), Granted), "the same call may ask again"
+    assert desk.hold("c3", "a", bound=200) is None, "who may wait does"
+
+
+def test_who_may_not_wait_does_not_pass_those_who_do(desk: Desk) -> None:
+    desk.cap("a", 1000)
+    desk.hold("c1", "a", bound=700)
+    assert desk.hold("c2", "a", bound=400) is None
+    refused = desk.hold("c3", "a", bound=100, may_wait=False)
+    assert isinstance(refused, Refused) and refused.held_only, "what is free is for the one who waits"
+
+
 def test_waiting_ends_with_held_only(desk: Desk) -> None:
     desk.cap("a", 1000)
     desk.hold("c1", "a", bound=1000)

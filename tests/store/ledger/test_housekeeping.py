@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from store.clock import Ids, SystemClock
+from store.config_store.audit import check_chain
+from store.config_store.edits import Actor, Edit, write_audit_row
 from store.database import governance_revision
 from store.errors import NotFound
 from store.ledger.caps import delete_cap, reset_cap, top_up
@@ -428,3 +430,24 @@ def test_any_history_with_seals_and_pruning_adds_up(till: Till, seed: int) -> No
     till.pass_ms(3 * DAY_MS)
     run(till, house)
     assert len(calls(till)) <= 1 + 2 * sum(1 for row in till.rows("SELECT 1 FROM posts WHERE kind = 'unconfirmed'"))
+
+
+def test_the_audit_log_has_a_retention_of_its_own(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.ledger.housekeeping.AT_ONCE", 4)
+
+    def write(count: int) -> None:
+        with till.database.write() as connection:
+            for _ in range(count):
+                write_audit_row(connection, Actor(), Edit(connection, "x", "thing", "1"), None, None, at_ms=till.clock.now_ms())
+
+    write(10)
+    house = Housekeeping(till.database, None, 30)
+    run(till, house)
+    assert till.rows("SELECT count(*) FROM audit") == [(10,)]
+    till.pass_ms(31 * DAY_MS)
+    write(2)
+    run(till, Housekeeping(till.database, None, None))
+    assert till.rows("SELECT count(*) FROM audit") == [(12,)], "for ever"
+    run(till, house)
+    assert till.rows("SELECT sequence FROM audit ORDER BY sequence") == [(11,), (12,)]
+    assert check_chain(till.database).holds

@@ -51,6 +51,8 @@ class Wanted(NamedTuple):
     path: str
     """As `provider_path`."""
     model: str
+    facts: RequestFacts | None = None
+    """As `dialect` reads the request."""
 
 
 class Candidate(NamedTuple):
@@ -159,6 +161,8 @@ class Call:
     provider_config: ProviderConfig | None = None
 
     # estimate
+    unpriced_model: str = ""
+    """Of the models that the call names, one without a known price."""
     price: ModelPrice | None = None
     price_provider: str = ""
     """The name under which the price book knows the provider."""
@@ -234,6 +238,11 @@ class Call:
     recorded: bool = False
 
     refusal: Refusal | None = None
+
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Models that the provider may answer with instead of `model`: what is forbidden, capped or dear of them counts as well."""
+        return self.facts.other_models if self.facts is not None else ()
 
     def governance(self) -> Snapshot:
         """The governance this call is decided by. Raises RuntimeError before `route` has run."""

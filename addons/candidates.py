@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from addons.call import Call, Candidate, Decision, Wanted
 from addons.services import Services
-from addons.steps.authorize import allows
+from addons.steps.authorize import allowing
 from addons.steps.credentials import lends, sends_own, usable_keys
 from addons.steps.route import place_at
 from store.config_store.snapshot import ANY, Provider, ProviderConfig
@@ -16,7 +16,7 @@ KNOWN_MAX = 4096
 def want(call: Call) -> None:
     """Remember what the caller asked for. Nothing for a call that has no provider or no dialect."""
     if call.provider is not None and call.family is not None:
-        call.wanted = Wanted(call.provider, call.family, call.dialect, call.provider_path, call.model)
+        call.wanted = Wanted(call.provider, call.family, call.dialect, call.provider_path, call.model, call.facts)
 
 
 def want_again(call: Call) -> None:
@@ -25,7 +25,7 @@ def want_again(call: Call) -> None:
     if wanted is None:
         return
     call.provider, call.family, call.dialect = wanted.provider, wanted.family, wanted.dialect
-    call.provider_path, call.model = wanted.path, wanted.model
+    call.provider_path, call.model, call.facts = wanted.path, wanted.model, wanted.facts
     call.provider_config = call.provider_key = None
     call.rule, call.foreign, call.key_id = None, False, ""
 
@@ -54,7 +54,8 @@ def candidates(call: Call, services: Services, decision: Decision | None) -> lis
         return found
     usable = [candidate for candidate in found if _is_usable(call, services, candidate)]
     found = usable or found[:1]
-    found.sort(key=lambda candidate: _is_failing(call, services, candidate))
+    if services.health.is_anything_failing:
+        found.sort(key=lambda candidate: _is_failing(services, candidate, call.other_models))
     return found
 
 
@@ -76,15 +77,9 @@ def _at(call: Call, services: Services, wanted: Wanted, provider: Provider, mode
     if call.virtual_key is None:
         made = _candidate(call, wanted, provider, None, model, key_id)
         return [made] if made is not None else []
-    named: list[ProviderConfig] = []
-    for any_or_name in (provider.name, ANY):
-        named = [
-            config
-            for config in call.virtual_key.provider_configs
-            if config.provider == any_or_name and (not model or allows(config, model, provider.name))
-        ]
-        if named:  # what names the provider goes before what names any: its caps must not be passed by way of the other
-            break
+    named = allowing(call.virtual_key.provider_configs, model, provider.name, call.other_models)
+    if named and named[0].provider != ANY:  # what names the provider goes before what names any: its caps must not be passed
+        named = [config for config in named if config.provider != ANY]
     if len(named) > 1:
         named = _drawn(services, [(config.weight, config) for config in named])
     made_of = (_candidate(call, wanted, provider, config, model, key_id) for config in named)
@@ -98,7 +93,9 @@ def _by_model(call: Call, services: Services, wanted: Wanted, model: str, config
     pairs: list[tuple[float | None, Candidate]] = []
     for config in configs:
         for provider in _providers_of(call, wanted, config, named):
-            if not allows(config, model, provider.name) or not _has_model(call, services, provider, config, model):
+            if not any(config is each for each in allowing(configs, model, provider.name, call.other_models)):
+                continue
+            if not _has_model(call, services, provider, config, model):
                 continue
             made = _candidate(call, wanted, provider, config, model)
             if made is not None:
@@ -139,7 +136,7 @@ def _candidate(
 
 
 def _has_model(call: Call, services: Services, provider: Provider, config: ProviderConfig, model: str) -> bool:
-    """Whether the key's owner names the model there, the operator runs the provider, or the price book knows it there."""
+    """Whether the key's owner names the model there, the operator runs the provider, or a price is known there."""
     if ANY not in config.allowed_models:
         return True
     if provider.dialect_family != provider.name and provider.base_url and config.provider != ANY:
@@ -151,7 +148,11 @@ def _has_model(call: Call, services: Services, provider: Provider, config: Provi
             known.clear()
         name = provider.name
         known[place] = services.book.overrides_price(name, model) or services.book.find(name, model) is not None
-    return known[place]
+    if known[place]:
+        return True
+    key_id = call.virtual_key.id if call.virtual_key else ""
+    key_ids = (key.id for key in provider.keys)
+    return call.governance().prices.is_known_at(key_id, provider.name, key_ids, model, call.operation)
 
 
 def _drawn[Item](services: Services, weighted: Sequence[tuple[float | None, Item]]) -> list[Item]:
@@ -169,13 +170,13 @@ def _is_usable(call: Call, services: Services, candidate: Candidate) -> bool:
         return True
     if candidate.foreign and sends_own(call, services):
         return False
-    keys = usable_keys(candidate.provider, candidate.config, candidate.model, candidate.key_id)
+    keys = usable_keys(candidate.provider, candidate.config, candidate.model, candidate.key_id, call.other_models)
     return (bool(keys) and lends(call, services)) or candidate.family.auth == "none"
 
 
-def _is_failing(call: Call, services: Services, candidate: Candidate) -> bool:
+def _is_failing(services: Services, candidate: Candidate, others: tuple[str, ...]) -> bool:
     health, name = services.health, candidate.provider.name
     if health.is_failing(name):
         return True
-    keys = usable_keys(candidate.provider, candidate.config, candidate.model, candidate.key_id)
+    keys = usable_keys(candidate.provider, candidate.config, candidate.model, candidate.key_id, others)
     return bool(keys) and all(health.is_failing(name, key.id) for key in keys)

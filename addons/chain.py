@@ -25,7 +25,7 @@ from addons.providers.registry import PathKind
 from addons.refusal import Refusal
 from addons.services import Services
 from addons.steps import meter
-from addons.steps.authorize import admit, allows, authorize, caps_of, has_hard_money_cap
+from addons.steps.authorize import admit, allowing, authorize, caps_of, caps_on_any_model, has_hard_money_cap
 from addons.steps.credentials import credentials, redact
 from addons.steps.identify import identify, identify_again, identify_by_hash
 from addons.steps.label import label
@@ -35,7 +35,6 @@ from addons.steps.route import address, place_at, route, route_by_model
 from addons.steps.rules import decide
 from addons.steps.settle import settle
 from addons.steps.trim import trim
-from store.config_store.snapshot import ANY
 from store.ledger.types import Cap
 
 STALE_TRIES = 5
@@ -62,18 +61,21 @@ def _head_known(call: Call, services: Services) -> None:
         return
     authorize(call, services)
     if call.refusal is None and call.kind is PathKind.UNKNOWN:
-        _unmetered(call, services.policy)
+        _unmetered(call, services)
     if call.refusal is None:
         credentials(call, services)
     if call.refusal is None:
         address(call)
 
 
-def _unmetered(call: Call, policy: Policy) -> None:
-    """An API path that nobody here can price: not under a hard money cap, unless the operator allows it."""
+def _unmetered(call: Call, services: Services) -> None:
+    """An API path that nobody here can price: not under a hard money cap, unless the operator allows it.
+
+    Nobody knows the model either, so it may be any that the provider has.
+    """
     caps = caps_of(call)
     call.cap_ids = tuple(cap.id for cap in caps)
-    if _must_block(policy, caps):
+    if _must_block(services.policy, (*caps, *caps_on_any_model(call, services))):
         call.refuse(_unmeterable(f"{call.flow.request.method} {call.provider_path[:120]}", call))
 
 
@@ -112,6 +114,8 @@ async def body(call: Call, services: Services) -> None:
         found = choose(call, services)
         if not found:
             authorize(call, services)  # which says why
+            if call.refusal is None:
+                call.refuse(Refusal(403, "provider_blocked", "No provider may serve this call."))
             _name_rule(call)
             return
         stale = await hold_first(call, services, found, _deferred)
@@ -153,13 +157,8 @@ def _caps_as_asked(call: Call) -> tuple[Cap, ...]:
     """The caps that the call touches where the caller sent it, by the config that goes first there."""
     key, provider = call.virtual_key, call.provider
     if key is not None and provider is not None:
-        fitting = (
-            config
-            for name in (provider.name, ANY)
-            for config in key.provider_configs
-            if config.provider == name and allows(config, call.model, provider.name)
-        )
-        call.provider_config = next(fitting, None)
+        fitting = allowing(key.provider_configs, call.model, provider.name, call.other_models)
+        call.provider_config = fitting[0] if fitting else None
     caps = caps_of(call)
     call.provider_config = None
     return caps

@@ -32,6 +32,11 @@ class Health:
             self._forget()
         self._until[Place(provider, key_id)] = until
 
+    @property
+    def is_anything_failing(self) -> bool:
+        """Whether there may be something that failed: most of the time there is nothing to look for."""
+        return bool(self._until)
+
     def is_failing(self, provider: str, key_id: str = "") -> bool:
         """Whether this provider, or this key of it, failed in the last seconds."""
         if not self._until:

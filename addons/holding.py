@@ -94,6 +94,7 @@ def prepare(call: Call, services: Services, candidate: Candidate) -> tuple[Cap, 
     if lends(call, services) and not sends_own(call, services):
         call.provider_key = choose_key(call, services)
     call.price = call.bound = call.strict_bound = None
+    call.unpriced_model = ""
     call.assumed_price = call.free = call.must_limit = False
     caps = caps_of(call)
     call.cap_ids = tuple(cap.id for cap in caps)

@@ -65,6 +65,25 @@ def caps_on(limits: ModelCaps, name: str, provider: str) -> tuple[Cap, ...]:
     return known
 
 
+def caps_on_any(limits: ModelCaps, models: tuple[str, ...], provider: str) -> tuple[Cap, ...]:
+    """The caps that may bind a call to this provider of which nobody knows the model. `models`: those it has; empty: unknown."""
+    if not limits.by_name and not limits.patterns:
+        return ()
+    found = _spellings_of_all(models, provider)
+    return tuple(cap for limit in limits.limits if _may_bind(limit, found, provider) for cap in limit.caps)
+
+
+def _may_bind(limit: ModelLimit, names: frozenset[str], provider: str) -> bool:
+    if limit.provider is not None:
+        return limit.provider == provider
+    return not names or (_fits(limit.parts, names) if limit.parts else ModelLimit.normal(limit.model_name) in names)
+
+
+@lru_cache(64)
+def _spellings_of_all(models: tuple[str, ...], provider: str) -> frozenset[str]:
+    return frozenset(spelling for model in models for spelling in spellings(model, provider))
+
+
 def _caps_on(limits: ModelCaps, name: str, provider: str) -> tuple[Cap, ...]:
     found = spellings(name, provider)
     hits: list[ModelLimit] = []

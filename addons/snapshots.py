@@ -97,6 +97,7 @@ class SnapshotKeeper:
         if changed:
             async with self._lock:
                 before, self._current = self._current, await asyncio.to_thread(self._load, None)
+                self.on_new(self._current)
             logger.info("a file that holds a secret has changed and was read again")
             for sentence in self._current.unusable:
                 if sentence not in before.unusable:
@@ -112,6 +113,9 @@ class SnapshotKeeper:
                 await self._follow_files()
             except (StoreUnavailable, UserError) as fault:
                 logger.warning("the configuration cannot be read, the last one stays in force: %s", fault)
+            except Exception:
+                # Whatever it was: a worker that stops looking would go by old permissions for ever.
+                logger.exception("the configuration could not be read, the last one stays in force; it is tried again")
 
 
 def _differ(files: Files) -> bool:

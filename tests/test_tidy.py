@@ -207,6 +207,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "addons/process/enforcement.py", "addons/process/env_command.py", "addons/process/management.py",
         "addons/process/offline.py", "addons/process/status.py",
     ),
+    "addons/process/test_budgets_command.py": ("addons/process/model_budget.py",),
     "addons/process/test_import_command.py": ("addons/process/export_command.py", "addons/process/import_text.py"),
     "addons/console/test_transfer.py": ("addons/console/api/transfer.py",),
     "store/config_store/test_import_plan.py": (

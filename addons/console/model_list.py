@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from addons.console.price_books import PriceBooks
 from addons.patterns import matches_any
 from addons.providers.registry import FAMILIES
-from addons.steps.authorize import allows
+from addons.steps.authorize import allowing
 from store.config_store import read
 from store.config_store.build import one_virtual_key
 from store.config_store.keys import hash_key_value
 from store.config_store.price_overrides import scoped_prices
 from store.config_store.records import PricingOverrideRecord, ProviderRecord
-from store.config_store.snapshot import ANY, VirtualKey
+from store.config_store.snapshot import VirtualKey
 from store.config_store.store import ConfigStore
 from store.errors import NotFound
 from store.prices.scoped import ScopedPrices
@@ -70,7 +70,7 @@ class Models:
 
     @staticmethod
     def _may(key: VirtualKey, provider: str, model: str) -> bool:
-        return any(allows(config, model, provider) for config in key.provider_configs if config.provider in (ANY, provider))
+        return bool(allowing(key.provider_configs, model, provider))
 
 
 def load_models(store: ConfigStore, books: PriceBooks, *, key_value: str | None = None, key_id: str | None = None) -> Models:

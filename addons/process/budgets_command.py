@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from addons.process.amounts import BudgetText
-from addons.process.cli import AMOUNT, BUDGET, app_dir_option
+from addons.process.cli import AMOUNT, BUDGET, WholeGroup, app_dir_option
 from addons.process.client import Json
 from addons.process.common import announce, budget_body, confirm, now_ms, owner_id, print_json
 from addons.process.management import BUDGETS, find_budget, item, list_budgets, management
+from addons.process.model_budget import ModelTarget, make_model_budget
 from addons.process.text import usd
 from store.errors import UserError
 from store.money import format_usd, plain_usd
@@ -25,9 +26,9 @@ def _reason(of: str) -> Callable[[Command], Command]:
     return click.option("--reason", default="", help=f"Kept in the ledger beside the {of}.")
 
 
-@click.group()
+@click.group(cls=WholeGroup)
 def budgets() -> None:
-    """Budgets: caps in money on a key, a team, a customer or a provider.
+    """Budgets: caps in money on a key, a team, a customer, a provider or a model.
 
     One owner may have several with different windows, such as $50 a day and $1000 a month. A call must fit all that bind it. BUDGET
     is a name or an id.
@@ -56,8 +57,8 @@ def budgets_list(app_dir: Path, as_json: bool) -> None:
 @click.option("--key", help="Virtual key it binds (id or name).")
 @click.option("--team", help="Team it binds (id or name).")
 @click.option("--customer", help="Customer it binds (id or name).")
-@click.option("--provider", help="Provider it binds, for everybody.")
-@click.option("--model", help="Model it binds, for everybody.")
+@click.option("--provider", help="Provider it binds, for everybody; with --model: that model at this provider alone.")
+@click.option("--model", help='Model it binds, or a pattern such as "gpt-4o*", for everybody; with --key: for that key alone.')
 @click.option("--enforcement", type=_ENFORCEMENTS, default="hard", show_default=True, help="What it does when it is full.")
 @click.option("--calendar", is_flag=True, help="Windows follow the calendar: day, week, month, quarter, year.")
 @click.option("--timezone", default="UTC", show_default=True, help="Whose midnight, for --calendar.")
@@ -66,19 +67,35 @@ def budgets_create(
     app_dir: Path, name: str, limit: BudgetText, key: str | None, team: str | None, customer: str | None, provider: str | None,
     model: str | None, enforcement: str, calendar: bool, timezone: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Make a budget and attach it to exactly one of --key, --team, --customer, --provider or --model."""
+    """Make a budget and attach it to one of --key, --team, --customer, --provider or --model.
+
+    --model goes together with --key (what that key may spend on the model), with --provider, or with both.
+
+    \b
+      tollgate budgets create robot-day --key robot --limit 5usd/1d
+      tollgate budgets create robot-o3 --key robot --model o3 --limit 1usd/1d
+      tollgate budgets create house --provider openai --limit 300usd/1d
+    """
     owners = {"virtual_key": key, "team": team, "customer": customer, "provider": provider, "model": model}
-    given = [(scope, wanted) for scope, wanted in owners.items() if wanted is not None]
-    if len(given) != 1:
-        raise UserError("a budget binds exactly one owner: give one of --key, --team, --customer, --provider, --model")
-    (scope, wanted) = given[0]
+    given = {scope: wanted for scope, wanted in owners.items() if wanted is not None}
+    body: Json = {"name": name, **budget_body(limit), "enforcement": enforcement}
+    if calendar:
+        body |= {"calendar_aligned": True, "timezone": timezone}
+    of_model = model is not None and given.keys() <= {"virtual_key", "provider", "model"}
+    if not of_model and len(given) != 1:
+        raise UserError(
+            "a budget binds exactly one owner: give one of --key, --team, --customer, --provider, --model"
+            " (--model also together with --key or --provider)"
+        )
     with management(app_dir) as client:
-        scope_id = owner_id(client, scope, wanted)
-        body: Json = {"name": name, **budget_body(limit), "scope": scope, "scope_id": scope_id, "enforcement": enforcement}
-        if calendar:
-            body |= {"calendar_aligned": True, "timezone": timezone}
-        made = client.call("POST", BUDGETS, body)["budget"]
-    _done(f"made the budget {made.get('name') or name}: {limit} on {scope.replace('_', ' ')} {wanted}", made, as_json)
+        if of_model:
+            target = ModelTarget(model or "", provider, None if key is None else owner_id(client, "virtual_key", key))
+            made, whom = make_model_budget(client, target, body), "model " + target.told(key)
+        else:
+            ((scope, wanted),) = given.items()
+            body |= {"scope": scope, "scope_id": owner_id(client, scope, wanted)}
+            made, whom = client.call("POST", BUDGETS, body)["budget"], f"{scope.replace('_', ' ')} {wanted}"
+    _done(f"made the budget {made.get('name') or name}: {limit} on {whom}", made, as_json)
 
 
 @budgets.command("update")

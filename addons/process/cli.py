@@ -17,6 +17,7 @@ from store.errors import StoreUnavailable, UserError
 APP_DIR_VARIABLE = "TOLLGATE_APP_DIR"
 USER_ERROR = 2
 INTERRUPTED = 130
+_WHOLE_SENTENCE = 1000  # characters, where click by itself would end it with dots
 
 
 def default_app_dir() -> Path:
@@ -39,7 +40,17 @@ def _resolve_app_dir(context: click.Context, _parameter: click.Parameter, value:
     return Path(chosen).expanduser().absolute()
 
 
-class DefaultGroup(click.Group):
+class WholeGroup(click.Group):
+    """A group whose help shows the first sentence of each command to its end."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(_WHOLE_SENTENCE)) for name, command in found if command and not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class DefaultGroup(WholeGroup):
     """A group where options without a command mean `serve`, and a mistyped command is told its likely name."""
 
     default_command: ClassVar[str] = "serve"

@@ -184,7 +184,7 @@ def check_configuration(patient: Patient) -> Iterator[Finding]:
     for warning in patient.settings.warnings:
         yield Finding("configuration", Level.WARN, warning, "take it out of the file")
     if not there:
-        yield Finding("configuration", Level.OK, f"no {path}: defaults, everything through dashboard and commands")
+        yield Finding("configuration", Level.OK, f"no {path}: defaults, everything through commands and the API")
     else:
         yield Finding("configuration", Level.OK, f"{path} is valid")
         yield from config_mode(path, patient.settings)
@@ -194,7 +194,7 @@ def check_configuration(patient: Patient) -> Iterator[Finding]:
     if patient.settings.encryption_key is not None:
         yield Finding("configuration", Level.OK, "encryption_key is set: provider keys are encrypted, virtual keys kept as hashes")
     elif not patient.settings.file_only:
-        advice = "set encryption_key in config.json, best as env.NAME, before the first start"
+        advice = "set encryption_key in config.json, best as env.NAME or file:PATH; the next start encrypts what is there"
         yield Finding("configuration", Level.NOTE, "no encryption_key: keys can be read in the store", advice)
 
 
@@ -267,7 +267,7 @@ def check_providers(patient: Patient) -> Iterator[Finding]:
     if patient.snapshot is None or patient.store is None:
         return
     for sentence in unusable_keys(patient.store, patient.environ):
-        advice = "calls that need this key are refused; it must be there where the gateway runs"
+        advice = "calls that need this key are refused, unless it is there where the gateway runs"
         yield Finding("providers", Level.WARN, sentence, advice)
     for sentence in exposed_files(patient.settings or Settings(), patient.store, patient.environ):
         yield Finding("providers", Level.WARN, sentence)
@@ -322,7 +322,7 @@ def check_prices(patient: Patient) -> Iterator[Finding]:
     unknown = sorted(f"{provider}/{model}" for provider, model in named if book.price(provider, model, now_ms) is None)
     unknown += [f"{model} ({count} calls in {_UNPRICED_DAYS} days)" for model, count in _unpriced_calls(patient, now_ms)]
     if unknown:
-        advice = "give them prices under Pricing in the dashboard, or in gateway.prices.file; until then a hard budget refuses them"
+        advice = "give them prices with a pricing override or in gateway.prices.file; until then a hard budget refuses them"
         yield Finding("prices", Level.WARN, f"no price is known for {', '.join(unknown)}", advice)
     else:
         yield Finding("prices", Level.OK, f"every model that is named or was called has a price ({book.source})")

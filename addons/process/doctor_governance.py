@@ -53,12 +53,13 @@ def ignored_entries(store: ConfigStore, settings: Settings) -> Iterator[Finding]
     entries = [f"{word} {name}" for kind, word, names in groups if kind not in owned for name in names]
     if entries and not owned:
         text = f"the store has data, so changes to these in config.json have no effect: {few(entries)}"
-        yield Finding("configuration", Level.NOTE, text, "change them in the dashboard, or apply the file with serve --reseed")
+        advice = "change them with commands or the API, or apply the file with serve --reseed"
+        yield Finding("configuration", Level.NOTE, text, advice)
     with store.database.read() as connection:
         fields = ignored_fields(stored_client(connection), settings.client.model_fields_set)
     if fields:
         text = f"changed while the gateway ran, so the file's values of client.{', client.'.join(fields)} have no effect"
-        yield Finding("configuration", Level.NOTE, text, "change them in the dashboard, or take them out of the file")
+        yield Finding("configuration", Level.NOTE, text, "change them with PUT /api/config, or take them out of the file")
 
 
 def ended_keys(governance: Governance, now_ms: int) -> Iterator[Finding]:

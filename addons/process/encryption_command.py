@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from addons.process.cli import app_dir_option
+from addons.process.cli import WholeGroup, app_dir_option
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=WholeGroup)
 def encryption() -> None:
     """The key that secrets in the store are encrypted with.
 

@@ -18,7 +18,8 @@ PATIENCE_SECONDS = 300.0
 STDIO = "-"
 Form = Literal["toml", "json"]
 FORMAT = click.option(
-    "--format", "form", type=click.Choice(["toml", "json"]), help="Default: by the ending of FILE; TOML for standard output."
+    "--format", "form", type=click.Choice(["toml", "json"]),
+    help="Default: by the ending of FILE; of - by what it holds, TOML when written.",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from addons.process.amounts import BudgetText
-from addons.process.cli import BUDGET, app_dir_option
+from addons.process.cli import BUDGET, WholeGroup, app_dir_option
 from addons.process.client import Json
 from addons.process.common import announce, budget_body, confirm, owner_id, print_json
 from addons.process.management import CUSTOMERS, TEAMS, find_owner, item, management
@@ -115,7 +115,7 @@ def _row(one: Json) -> list[str]:
     return [str(one["name"]), "; ".join(budgets) or "none", str(one.get("virtual_key_count", 0)), str(one["id"])]
 
 
-@click.group()
+@click.group(cls=WholeGroup)
 def teams() -> None:
     """Teams: caps that bind all the keys of a team together.
 
@@ -123,7 +123,7 @@ def teams() -> None:
     """
 
 
-@click.group()
+@click.group(cls=WholeGroup)
 def customers() -> None:
     """Customers: caps that bind all the keys and teams of a customer together."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from addons.process.amounts import BudgetText
-from addons.process.cli import BUDGET, app_dir_option
+from addons.process.cli import BUDGET, WholeGroup, app_dir_option
 from addons.process.client import ConsoleClient, Json
 from addons.process.common import announce, budget_body, confirm, now_ms, owner_id, print_json
 from addons.process.management import KEYS, find_key, item, list_keys, management
@@ -17,7 +17,7 @@ from store.errors import UserError
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the key as the API shows it.")
 
 
-@click.group()
+@click.group(cls=WholeGroup)
 def keys() -> None:
     """Virtual keys: who may call, where, and under which budgets.
 

@@ -78,6 +78,11 @@ def _exact(budget: Json, now_ms: int) -> dict[str, Any]:
     }
 
 
+def _scope_word(budget: Json) -> str:
+    """Before the owner's name; that of a model inside a virtual key begins with the key's: `virtual key robot on o3`."""
+    return str(budget.get("scope") or "").removesuffix("_model").replace("_", " ")
+
+
 def _row(budget: Json, now_ms: int) -> list[str]:
     resets = _moment(budget.get("resets_at"))
     out_ms = runs_out_at(budget, now_ms)
@@ -87,7 +92,7 @@ def _row(budget: Json, now_ms: int) -> list[str]:
         out = f"in {span(out_ms - now_ms)}" if out_ms > now_ms else "now"
     return [
         str(budget.get("name") or budget["id"]),
-        f"{str(budget.get('scope') or '').replace('_', ' ')} {budget.get('scope_name') or budget.get('scope_id') or ''}".strip(),
+        f"{_scope_word(budget)} {budget.get('scope_name') or budget.get('scope_id') or ''}".strip(),
         rounded_usd(nanos_of(budget.get("current_usage", 0))),
         rounded_usd(nanos_of(budget.get("held", 0))),
         usd(_limit(budget)),

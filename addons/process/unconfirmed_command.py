@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from addons.process.amounts import parse_cost
-from addons.process.cli import app_dir_option
+from addons.process.cli import WholeGroup, app_dir_option
 from addons.process.client import ConsoleClient, Json
 from addons.process.common import announce, print_json
 from addons.process.management import management
@@ -33,7 +33,7 @@ class CostType(click.ParamType[int]):
             self.fail(str(fault), param, ctx)
 
 
-@click.group("unconfirmed")
+@click.group("unconfirmed", cls=WholeGroup)
 def unconfirmed() -> None:
     """Calls that were charged what they held, because a process died before their cost was known.
 

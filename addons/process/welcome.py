@@ -27,7 +27,7 @@ def welcome(
 
 def changes(app_dir: Path, settings: Settings, report: BootstrapReport) -> Iterator[str]:
     """What was done with the file, at a start and at a reload."""
-    if report.seeded and not report.forced:
+    if report.seeded and not report.forced and not report.over_data:
         yield "seeded the configuration store from config.json"
     if report.ignored:
         yield (f"ignored in config.json, because the store has data: {', '.join(report.ignored)} (serve --reseed applies the file)")

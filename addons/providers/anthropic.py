@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from addons.providers import body, splice
+from addons.providers import body, other_models, splice
 from addons.providers.anthropic_usage import Further, merged, usage_and_further
 from addons.providers.counters import text_of
 from addons.providers.dialect import BadRequestBody, Edit, Media, Reader, RequestFacts
@@ -18,9 +18,9 @@ MESSAGES = "messages"
 
 _GOVERNING = (
     "model", "messages", "system", "max_tokens", "stream", "tools", "thinking", "service_tier", "speed",
-    "inference_geo", "mcp_servers", "fallbacks",
+    "inference_geo", "mcp_servers", *other_models.GOVERNING,
 )  # fmt: skip
-_NESTED = (("thinking", "budget_tokens"),)
+_NESTED = (("thinking", "budget_tokens"), *other_models.NESTED)
 _HANDLED = frozenset(("messages", "system"))
 _NOT_READ = frozenset(("model", "metadata", "stop_sequences", "stream", "thinking", "service_tier", "betas"))
 _LIMIT_PATH = ("max_tokens",)
@@ -50,9 +50,11 @@ class Anthropic:
         caches, caches_long = _caching(request, body_bytes)
         thinking = body.optional_object(request, "thinking")
         budget = body.limit_of(thinking, "budget_tokens", "thinking.") or 0
+        model = body.optional_text(request, "model")
         return RequestFacts(
             operation=operation,
-            model=body.optional_text(request, "model"),
+            model=model,
+            other_models=other_models.other_models(request, body_bytes, model),
             stream=body.optional_flag(request, "stream"),
             text_bytes=gathered.text_bytes(),
             overhead_tokens=gathered.tokens,

@@ -36,6 +36,8 @@ class RequestFacts:
     operation: str
     """`chat_completion`, `responses`, `embedding`, `messages`, `generate_content`: `request_type` of refusals and logs."""
     model: str | None
+    other_models: tuple[str, ...] = ()
+    """Models that the provider may answer with instead, as the request names them."""
     stream: bool = False
     text_bytes: int = 0
     """UTF-8 bytes of every decoded string the model may read (keys of tool schemas included), media left out."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ProviderFamily:
-    """One provider as a kind of server: the facts that do not depend on anybody's configuration."""
+    """One provider as a kind of server: the facts that do not depend on anybody's configuration. There is one object of each."""
 
     name: str
     hosts: tuple[str, ...] = ()

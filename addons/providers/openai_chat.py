@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from addons.providers import body, openai_request, splice
+from addons.providers import body, openai_request, other_models, splice
 from addons.providers.counters import nanos_of_usd, text_of
 from addons.providers.dialect import BadRequestBody, Edit, Reader, RequestFacts
 from addons.providers.openai_usage import usage_of
@@ -20,9 +20,9 @@ COMPLETION = "text_completion"
 
 _GOVERNING = (
     "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "stream", "stream_options", "n", "best_of",
-    "service_tier", "tools", "functions", "web_search_options",
+    "service_tier", "tools", "functions", "web_search_options", *other_models.GOVERNING,
 )  # fmt: skip
-_NESTED = (("stream_options", "include_usage"),)
+_NESTED = (("stream_options", "include_usage"), *other_models.NESTED)
 _HANDLED = frozenset(("messages", "prompt"))
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _FIXED_TOKENS = 16
@@ -60,6 +60,7 @@ class OpenAIChat:
         return RequestFacts(
             operation=operation,
             model=model,
+            other_models=other_models.other_models(request, body_bytes, model),
             stream=stream,
             text_bytes=gathered.text_bytes(),
             overhead_tokens=gathered.tokens,

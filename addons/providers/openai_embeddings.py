@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from addons.providers import body, openai_request
+from addons.providers import body, openai_request, other_models
 from addons.providers.counters import nanos_of_usd, text_of
 from addons.providers.dialect import BadRequestBody, Edit, Reader, RequestFacts
 from addons.providers.openai_usage import usage_of
@@ -14,7 +14,7 @@ from addons.providers.readers import BodyReader, Findings, error_text
 from addons.providers.text import Gathered
 from store.usage import Reading
 
-_GOVERNING = ("model", "input")
+_GOVERNING = ("model", "input", *other_models.GOVERNING)
 _HANDLED = frozenset(("input", "encoding_format", "dimensions"))
 _WRONG_INPUT = "input must be a string, a list of strings, or lists of token ids"
 
@@ -28,13 +28,15 @@ class OpenAIEmbeddings:
     name = "openai_embeddings"
 
     def read_request(self, operation: str, path: str, query: str, body_bytes: bytes) -> RequestFacts:
-        request = body.read_object(body_bytes, _GOVERNING)
+        request = body.read_object(body_bytes, _GOVERNING, other_models.NESTED)
         gathered = Gathered()
         _read_input(request.get("input"), gathered)
         openai_request.count_fields(request, gathered, _HANDLED)
+        model = body.optional_text(request, "model")
         return RequestFacts(
             operation=operation,
-            model=body.optional_text(request, "model"),
+            model=model,
+            other_models=other_models.other_models(request, body_bytes, model),
             text_bytes=gathered.text_bytes(),
             overhead_tokens=gathered.tokens,
             media=tuple(gathered.media),

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from addons.providers import body, openai_request
+from addons.providers import body, openai_request, other_models
 from addons.providers.counters import nanos_of_usd, subset, text_of, whole
 from addons.providers.dialect import BadRequestBody, Edit, Reader, RequestFacts
 from addons.providers.openai_usage import usage_of
@@ -17,7 +17,7 @@ RESPONSES = "responses"
 
 _GOVERNING = (
     "model", "input", "instructions", "max_output_tokens", "max_tool_calls", "stream", "service_tier", "tools",
-    "previous_response_id", "conversation", "prompt", "background",
+    "previous_response_id", "conversation", "prompt", "background", *other_models.GOVERNING,
 )  # fmt: skip
 _HANDLED = frozenset(("input", "previous_response_id", "conversation"))
 _LIMIT_PATH = ("max_output_tokens",)
@@ -32,7 +32,7 @@ class OpenAIResponses:
     name = "openai_responses"
 
     def read_request(self, operation: str, path: str, query: str, body_bytes: bytes) -> RequestFacts:
-        request = body.read_object(body_bytes, _GOVERNING)
+        request = body.read_object(body_bytes, _GOVERNING, other_models.NESTED)
         gathered = Gathered()
         gathered.tokens = _FIXED_TOKENS
         _read_input(request, gathered)
@@ -43,9 +43,11 @@ class OpenAIResponses:
         compact = path.split("?")[0].rstrip("/").endswith("/compact")
         tool_calls = body.limit_of(request, "max_tool_calls")
         ceiling = openai_request.SEARCHES_MAX if tool_calls is None else tool_calls
+        model = body.optional_text(request, "model")
         return RequestFacts(
             operation=operation,
-            model=body.optional_text(request, "model"),
+            model=model,
+            other_models=other_models.other_models(request, body_bytes, model),
             stream=body.optional_flag(request, "stream"),
             text_bytes=gathered.text_bytes(),
             overhead_tokens=gathered.tokens,

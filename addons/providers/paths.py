@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+/?\Z|/\Z")
 _MAX_ROUNDS = 4
-_SHORT = 300
+SHORT = 300
 """Longer paths are not remembered: they come from callers, and memory is bounded."""
 
 
@@ -23,7 +23,7 @@ def is_plain(path: str) -> bool:
 def canonical(path: str) -> str:
     """The path as the most forgiving server would read it; letters keep their case, the slash at the end goes."""
     # Calls come to a handful of paths, and this is asked several times for each.
-    return _remembered(path) if len(path) <= _SHORT else _canonical(path)
+    return _remembered(path) if len(path) <= SHORT else _canonical(path)
 
 
 def _canonical(path: str) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from addons.providers import anthropic, gemini, openai_chat, openai_responses, paths
 from addons.providers.dialect import Dialect
@@ -118,6 +119,10 @@ def same_call_path(family: ProviderFamily, path: str) -> str:
 
     Paths that hold the model (Gemini) are the same everywhere.
     """
+    return _remembered_path(family, path) if len(path) <= paths.SHORT else _same_call_path(family, path)
+
+
+def _same_call_path(family: ProviderFamily, path: str) -> str:
     ending = _CALL_ENDING.search(paths.canonical(path).lower())
     if ending is None:
         return path
@@ -126,12 +131,20 @@ def same_call_path(family: ProviderFamily, path: str) -> str:
     return (family.openai_prefix or "/v1") + ending[1]
 
 
+_remembered_path = lru_cache(1024)(_same_call_path)
+
+
 def endpoint(family: ProviderFamily, method: str, path: str) -> Endpoint:
     """What a call of this method to this path (as the provider knows it; a query is ignored) is.
 
     A path that some server might take for a metered one is metered or unknown, never free. Nobody reads with GET what
     can only be posted, so there a GET is unknown too: Google's servers let a header name another method.
     """
+    # Calls come to a handful of paths; what came once is known, as long as it is short enough to be kept.
+    return _remembered(family, method, path) if len(path) + len(method) <= paths.SHORT else _endpoint(family, method, path)
+
+
+def _endpoint(family: ProviderFamily, method: str, path: str) -> Endpoint:
     verb = method.upper()
     canonical = paths.canonical(path)
     if verb in _READING_METHODS and not _GEMINI_PATH.fullmatch(canonical.lower()):
@@ -144,6 +157,9 @@ def endpoint(family: ProviderFamily, method: str, path: str) -> Endpoint:
     if verb == "DELETE" or _is_free(family, canonical.lower()):
         return Endpoint(PathKind.FREE)
     return Endpoint(PathKind.UNKNOWN)
+
+
+_remembered = lru_cache(4096)(_endpoint)
 
 
 _VERSION = r"(?:/v\d+[a-z0-9]*)?"

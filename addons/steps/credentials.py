@@ -67,7 +67,7 @@ def choose_key(call: Call, services: Services) -> ProviderKey | None:
     """One of the usable keys at random by weight; one that failed in the last seconds only where there is no other."""
     if call.provider is None:
         return None
-    usable = usable_keys(call.provider, call.provider_config, call.model, call.key_id)
+    usable = usable_keys(call.provider, call.provider_config, call.model, call.key_id, call.other_models)
     if len(usable) < 2:
         return usable[0] if usable else None
     name, health = call.provider.name, services.health
@@ -75,8 +75,10 @@ def choose_key(call: Call, services: Services) -> ProviderKey | None:
     return services.random.choices(usable, weights=[key.weight for key in usable])[0]
 
 
-def usable_keys(provider: Provider, config: ProviderConfig | None, model: str, key_id: str = "") -> list[ProviderKey]:
-    """The provider's keys that a config allows for this model. `key_id`: only this one."""
+def usable_keys(
+    provider: Provider, config: ProviderConfig | None, model: str, key_id: str = "", others: tuple[str, ...] = ()
+) -> list[ProviderKey]:
+    """The provider's keys that a config allows for this model. `key_id`: only this one. `others`: models that may answer too."""
     allowed = config.key_ids if config is not None else (ANY,)
     return [
         key
@@ -85,6 +87,7 @@ def usable_keys(provider: Provider, config: ProviderConfig | None, model: str, k
         and (key.id == key_id if key_id else key.weight > 0)
         and (ANY in allowed or key.id in allowed or key.name in allowed)
         and (not model or _serves(key, model, provider.name))
+        and all(_serves(key, other, provider.name) for other in others)
     ]
 
 

@@ -27,8 +27,53 @@ LIKELY_TOKENS_PER_BYTE = 0.3
 def estimate(call: Call, services: Services, caps: tuple[Cap, ...]) -> None:
     """Fill price, token bounds and the money bound; a strict one too where one of `caps` is strict.
 
-    Unknown price: `price` stays None, and `reserve` decides.
+    Unknown price: `price` stays None, and `reserve` decides. Of models that may answer instead each counts, at its dearest.
     """
+    _estimate_one(call, services, caps)
+    model = call.model
+    try:
+        for other in call.other_models:
+            _widen(call, services, caps, model, other)
+    finally:
+        call.model = model
+
+
+def _widen(call: Call, services: Services, caps: tuple[Cap, ...], model: str, other: str) -> None:
+    """Make the bounds cover an answer by `other` as well."""
+    price, name, bound, strict = call.price, call.price_provider, call.bound, call.strict_bound
+    free, must_limit, assumed = call.free, call.must_limit, call.assumed_price
+    before = (call.input_tokens_bound, call.input_tokens_estimate, call.output_tokens_bound, call.output_floor, call.output_typical)
+    call.model, call.price, call.bound, call.strict_bound = other, None, None, None
+    call.free = call.must_limit = False
+    _estimate_one(call, services, caps)
+    known = price is not None and call.price is not None
+    if not known and not call.unpriced_model:
+        call.unpriced_model = other if call.price is None else model
+    call.price, call.price_provider, call.assumed_price = (price if known else None), name, assumed
+    call.bound, call.strict_bound = _dearest(bound, call.bound) if known else None, _dearest(strict, call.strict_bound)
+    call.free, call.must_limit = free and call.free, must_limit or call.must_limit
+    now = (call.input_tokens_bound, call.input_tokens_estimate, call.output_tokens_bound, call.output_floor, call.output_typical)
+    (
+        call.input_tokens_bound,
+        call.input_tokens_estimate,
+        call.output_tokens_bound,
+        call.output_floor,
+        call.output_typical,
+    ) = (max(pair) for pair in zip(before, now, strict=True))
+
+
+def _dearest(one: Bound | None, other: Bound | None) -> Bound | None:
+    """A bound that covers both, whatever the length of the answer."""
+    if one is None or other is None:
+        return one or other
+    return Bound(
+        max(one.input_nanos, other.input_nanos),
+        max(one.output_picos_per_token, other.output_picos_per_token),
+        max(one.fixed_nanos, other.fixed_nanos),
+    )
+
+
+def _estimate_one(call: Call, services: Services, caps: tuple[Cap, ...]) -> None:
     facts, provider, family = call.facts, call.provider, call.family
     if facts is None or provider is None or family is None:
         return

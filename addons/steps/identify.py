@@ -124,12 +124,10 @@ def _presented(call: Call, services: Services) -> str | None:
     """The first virtual key present, in the order of the contract; every one of them is removed from the request."""
     headers, names = call.flow.request.headers, call.header_names
     found: list[str] = []
-    if b"x-bf-vk" in names:
-        if own := headers["x-bf-vk"].strip():
-            found.append(own)
-        rewrite(headers, {b"x-bf-vk": None})
+    if b"x-bf-vk" in names and (own := headers.get("x-bf-vk", "").strip()):
+        found.append(own)  # taken out with the leftovers
     if b"authorization" in names:
-        scheme, _, token = headers["authorization"].strip().partition(" ")
+        scheme, _, token = headers.get("authorization", "").strip().partition(" ")
         if is_virtual_key(scheme):
             scheme, token = "bearer", scheme  # the scheme was forgotten; a virtual key goes upstream in no spelling
         if scheme.lower() == "bearer" and is_virtual_key(token.strip()):
@@ -138,7 +136,7 @@ def _presented(call: Call, services: Services) -> str | None:
     for name in KEY_HEADERS:
         if name.encode() not in names:
             continue
-        value = headers[name].strip()
+        value = headers.get(name, "").strip()
         if is_virtual_key(value):
             found.append(value)
             del headers[name]
@@ -155,14 +153,16 @@ def _presented(call: Call, services: Services) -> str | None:
 
 def _drop_leftovers(call: Call) -> None:
     """No virtual key goes upstream, wherever else it stands: doubled headers, odd white space, requests to strangers."""
+    if call.header_names.isdisjoint(KEY_FIELDS):
+        return
     headers = call.flow.request.headers
-    kept = tuple(
+    kept = [
         (name, value)
         for name, value in headers.fields
-        if not (name.lower() in KEY_FIELDS and (name.lower() == b"x-bf-vk" or PREFIX_BYTES in value.lower()))
-    )
+        if (lower := name.lower()) not in KEY_FIELDS or (lower != b"x-bf-vk" and PREFIX_BYTES not in value.lower())
+    ]
     if len(kept) != len(headers.fields):
-        headers.fields = kept
+        headers.fields = tuple(kept)
 
 
 def _take_query_key(call: Call) -> list[str]:

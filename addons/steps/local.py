@@ -13,7 +13,7 @@ from addons.call import Call
 from addons.patterns import matches_any
 from addons.refusal import Refusal
 from addons.services import Services
-from store.config_store.snapshot import ANY, VirtualKey
+from store.config_store.snapshot import ANY, ProviderConfig, VirtualKey
 
 HEALTH_SECONDS = 1.5
 """A store that has not answered in this time is out of reach."""
@@ -124,12 +124,19 @@ def _models(call: Call, services: Services, local: LocalAnswers) -> http.Respons
         configs = [c for c in key.provider_configs if c.provider in (ANY, name)] if key else None
         if configs == [] or not (provider.keys or provider.base_url):
             continue
-        known = local.list_models(provider.name) or local.list_models(provider.dialect_family)
-        for model in known:
-            if configs is None or any(
-                matches_any(c.allowed_models, model, name) and not matches_any(c.blacklisted_models, model, name) for c in configs
-            ):
+        listed = local.list_models(provider.name) or local.list_models(provider.dialect_family)
+        priced = call.governance().prices.names_at(key.id if key else "", name, (each.id for each in provider.keys))
+        for model in dict.fromkeys((*listed, *priced)):
+            if configs is None or _may_use(configs, model, name):
                 rows.append({"id": f"{name}/{model}", "object": "model", "owned_by": name})
                 if name == "openai":
                     rows.append({"id": model, "object": "model", "owned_by": name})
     return _json({"object": "list", "data": rows})
+
+
+def _may_use(configs: list[ProviderConfig], model: str, provider: str) -> bool:
+    """As calls are admitted: what a config naming the provider blocks, one for any provider does not serve either."""
+    blocking = [config for config in configs if matches_any(config.blacklisted_models, model, provider)]
+    if any(config.provider == provider for config in blocking):
+        configs = [config for config in configs if config.provider == provider]
+    return any(config not in blocking and matches_any(config.allowed_models, model, provider) for config in configs)

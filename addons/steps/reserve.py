@@ -28,7 +28,7 @@ def unpriced(call: Call, services: Services, caps: tuple[Cap, ...]) -> Refusal |
     return Refusal(
         402,
         "unpriced_model",
-        f"No price is known for model '{call.model[:120]}' of provider '{provider}', and a hard budget"
+        f"No price is known for model '{(call.unpriced_model or call.model)[:120]}' of provider '{provider}', and a hard budget"
         " applies to this call. Add a price for it, or set gateway.unpriced.",
     )
 

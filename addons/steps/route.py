@@ -1,6 +1,7 @@
 """Where a request goes: origin-form or CONNECT or model → provider, dialect, upstream address; metered, free or unknown."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -37,7 +38,7 @@ def route(call: Call, services: Services, form: str, connect: tuple[str, int] | 
     request = call.flow.request
     path, _, call.query = request.path.partition("?")
     call.client_path = path
-    call.header_names = frozenset(name.lower() for name, _ in request.headers.fields)
+    call.header_names = frozenset([name.lower() for name, _ in request.headers.fields])
     call.snapshot = services.snapshots.current
     call.state = State.ROUTED
     if request.method.upper() in REFUSED_METHODS:
@@ -158,6 +159,7 @@ def _settle_on(call: Call, provider: Provider, path: str) -> None:
     call.error_dialect = family.error_dialect if place.dialect is None else _error_dialect(place.dialect.name, family)
 
 
+@lru_cache
 def _public_prefix(family: ProviderFamily) -> str:
     """The path of the public address below which `/v1/…` lives."""
     return urlsplit(family.base_url).path.rstrip("/").removesuffix("/v1")

@@ -1,6 +1,6 @@
 """Which routing rule decides a call, and where it sends it: conditions over what the call says and how full its caps are."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -112,53 +112,80 @@ class _Values(Mapping[str, Any]):
             "customer_id": (key.customer_id or "") if key else "",
             "customer_name": (key.customer_name or "") if key else "",
         }
-        self._missing: set[str] = set()
 
     def move(self, provider: str | None, model: str | None) -> None:
         """A rule has decided; the next one sees what it said."""
         self._known.update({name: value for name, value in (("provider", provider), ("model", model)) if value is not None})
 
-    def __contains__(self, name: object) -> bool:
-        if name in self._known:
-            return True
-        if not isinstance(name, str) or name in self._missing:
-            return False
-        value = self._find(name)
-        if value is None:
-            self._missing.add(name)
-            return False
-        self._known[name] = value
-        return True
-
     def __getitem__(self, name: str) -> Any:
-        if name not in self:
+        value = self.get(name)
+        if value is None:
             raise KeyError(name)
-        return self._known[name]
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        known = self._known
+        if name not in known:
+            known[name] = self._find(name)
+        value = known[name]
+        return default if value is None else value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
+        return (name for name, value in self._known.items() if value is not None)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return sum(1 for _ in self)
 
     def _find(self, name: str) -> Any:
         if name == "headers":
-            return _headers(self._call)
+            return _Headers(self._call)
         if name == "params":
             return _params(self._call.query)
         unit = _UNITS.get(name)
         return None if unit is None else self._services.fullness.percent(self._caps(), unit)
 
 
-def _headers(call: Call) -> dict[str, str]:
-    """By lower-case name; a doubled one joined by commas (RFC 9110 section 5.3). What is no UTF-8 reads as U+FFFD."""
-    found: dict[str, str] = {}
-    for raw_name, raw_value in call.flow.request.headers.fields:
-        name = raw_name.decode("latin-1").lower()
-        if name not in HIDDEN_HEADERS:
-            value = raw_value.decode(errors="replace")
-            found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+class _Headers(Mapping[str, str]):
+    """By lower-case name; a doubled one joined by commas (RFC 9110 section 5.3). What is no UTF-8 reads as U+FFFD.
+
+    Most expressions ask for one name, so one is looked up without the others being read.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._fields = call.flow.request.headers.fields
+
+    def __getitem__(self, name: str) -> str:
+        value: str | None = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name in HIDDEN_HEADERS:
+            return default
+        if not name.isascii():
+            return self._all().get(name, default)
+        raw = name.encode()
+        found = [value.decode(errors="replace") for field, value in self._fields if field.lower() == raw]
+        return ", ".join(found) if found else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def items(self) -> ItemsView[str, str]:
+        return self._all().items()
+
+    def _all(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for raw_name, raw_value in self._fields:
+            name = raw_name.decode("latin-1").lower()
+            if name not in HIDDEN_HEADERS:
+                value = raw_value.decode(errors="replace")
+                found[name] = f"{found[name]}, {value}" if name in found else value
+        return found
 
 
 def _params(query: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from store.config_store.file_truth import file_truth
 from store.config_store.meta import get_meta, set_meta
 from store.config_store.protect import open_vault
 from store.config_store.prune import Pruned, prune
+from store.config_store.reach import reach_of
 from store.config_store.records import VirtualKeyRecord
 from store.config_store.specs import ProviderConfigSpec, VirtualKeySpec
 from store.config_store.store import ConfigStore
@@ -41,6 +42,8 @@ class BootstrapReport:
 
     seeded: bool = False
     """The file's providers and governance are now in the store."""
+    over_data: bool = False
+    """They were applied to a store that had data."""
     ignored: tuple[str, ...] = ()
     """File entries that the store, which has data, goes before: named for the line that `serve` prints."""
     default_key_value: str | None = field(default=None, repr=False)
@@ -81,7 +84,8 @@ def open_config_store(
                 f"{database.name} is the ledger of a gateway with config_store.enabled false; name another place in config_store"
             )
     vault = open_vault(database, settings.secret(settings.encryption_key, "encryption_key"), seal=seal)
-    return ConfigStore(database, clock, ids, vault, builtin or BUILTIN_PROVIDERS, truth=file_truth(settings))
+    reach = reach_of(settings, settings.environ)
+    return ConfigStore(database, clock, ids, vault, builtin or BUILTIN_PROVIDERS, reach=reach, truth=file_truth(settings))
 
 
 def bootstrap(
@@ -142,7 +146,7 @@ class _Rehearsed(Exception):
 
 def _apply(store: ConfigStore, connection: Connection, plan: FilePlan, settings: Settings, *, reseed: bool) -> BootstrapReport:
     forced = bool(store.truth.kinds)
-    before = documents_of(connection)
+    before, over_data = documents_of(connection), _has_data(connection)
     # A file that names no key leaves the question of who may spend as it was: `default` stays, or is made.
     removed = bool(plan.virtual_keys) and _remove_default(connection, settings)
     apply_plan(store, connection, plan, settings)
@@ -158,6 +162,7 @@ def _apply(store: ConfigStore, connection: Connection, plan: FilePlan, settings:
     note_seeded(store, connection, "apply" if forced else "reseed" if reseed else "seed", before)
     return BootstrapReport(
         seeded=True,
+        over_data=over_data,
         forced=forced,
         removed_default=removed,
         default_key_value=value,

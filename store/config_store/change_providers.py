@@ -13,6 +13,7 @@ from store.config_store.documents import HIDDEN
 from store.config_store.fields import Name, Names, Weight
 from store.config_store.keys import fits_a_header
 from store.config_store.problems import nearest
+from store.config_store.reach import FROM_AFAR
 from store.config_store.records import ProviderKeyRecord, ProviderRecord
 from store.config_store.rows import names_text
 from store.config_store.secret_text import Secret, SecretText
@@ -226,14 +227,16 @@ def _put_key(
         updated_ms=now_ms,
     )
     if spec.value is not None and spec.value.written:
-        record = _with_secret(store, record, spec.value)
+        record = _with_secret(store, record, spec.value, f"{path}.value")
     _write_key(connection, record)
     return record
 
 
-def _with_secret(store: ConfigStore, record: ProviderKeyRecord, secret: SecretText) -> ProviderKeyRecord:
+def _with_secret(store: ConfigStore, record: ProviderKeyRecord, secret: SecretText, where: str = "value") -> ProviderKeyRecord:
     if not secret.is_reference and not fits_a_header(secret.written):
         raise UserError("value: a provider key has printable ASCII characters and no spaces around it, as it travels in a header")
+    if store.actor.method in FROM_AFAR and secret.written != record.secret:
+        store.reach.check(secret, where)
     sealed = store.vault.is_sealing and not secret.is_reference
     if sealed and record.sealed and store.vault.open(record.secret) == secret.written:
         return record  # sealed anew, the same secret would look like another one

@@ -90,7 +90,7 @@ def _key_for_run(connection: Connection, wanted: str | None, now_ms: int) -> Vir
     if wanted:
         key = read.virtual_key(connection, wanted)
         if key is None:
-            raise NotFound(f"there is no virtual key {wanted!r}; `tollgate keys` lists them")
+            raise NotFound(f"there is no virtual key {wanted!r}; `tollgate keys list` shows what there is")
     else:
         key = read.virtual_key(connection, DEFAULT_KEY_NAME)
         if key is None:

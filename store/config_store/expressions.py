@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cel
-
+from store.config_store.cel_program import compile_program
+from store.config_store.expression_limits import ENTRIES_MAX, check_cost
 from store.config_store.problems import nearest
+
+if TYPE_CHECKING:
+    from cel import Program
 
 LONGEST = 4000
 """Characters of the longest expression. A longer one would be slow to read for people too."""
@@ -59,7 +62,7 @@ class Expression:
     """A compiled condition, and what it looks at."""
 
     text: str
-    program: cel.Program
+    program: "Program"
     variables: frozenset[str]
     headers: frozenset[str] | None
     """The names of the headers it asks for; None: it looks at all of them."""
@@ -67,11 +70,20 @@ class Expression:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether it holds for these values. A header or parameter that was not sent reads as empty text. Raises NoAnswer."""
-        asked = {name: values[name] for name in self.variables if name in values}
+        asked: dict[str, Any] = {}
+        for name in self.variables:
+            value = values.get(name)
+            if value is not None:
+                asked[name] = value
         for of, names in (("headers", self.headers), ("params", self.params)):
-            if names is not None and of in asked:
+            if of in asked:
                 sent = asked[of]
-                asked[of] = {name: sent[name] for name in names if name in sent}
+                if names is None:
+                    asked[of] = everything = dict(sent.items())
+                    if len(everything) > ENTRIES_MAX:
+                        raise NoAnswer(f"there are more than {ENTRIES_MAX} {of}")
+                else:
+                    asked[of] = {name: value for name in names if (value := sent.get(name)) is not None}
         return _truth(_run(self.program, self.variables, asked))
 
 
@@ -85,12 +97,13 @@ def _compiled(text: str) -> Expression:
     if len(text) > LONGEST:
         raise ValueError(f"has {len(text)} characters; {LONGEST} are the most")
     try:
-        program = cel.compile(text)
+        program = compile_program(text)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the parser is foreign code, whose panics are no Exceptions
         raise ValueError(f"cannot be read: {_compiler_words(error)}") from None
     tokens = tuple(_tokens(text))
+    check_cost(tokens)
     variables = frozenset(program.variables()) - _bound(tokens)
     for name in sorted(variables - VARIABLES.keys()):
         raise ValueError(f"uses {name!r}, which is no variable here; {nearest(name, tuple(VARIABLES))}{_listed(name)}")
@@ -126,7 +139,7 @@ def _try_out(made: Expression) -> None:
             raise ValueError(str(fault)) from None
 
 
-def _run(program: cel.Program, variables: frozenset[str], asked: dict[str, Any]) -> Any:
+def _run(program: "Program", variables: frozenset[str], asked: dict[str, Any]) -> Any:
     for _ in range(_FINDINGS_MAX):
         try:
             return program.execute(asked)

@@ -112,9 +112,7 @@ def _without_caps(plan: FilePlan) -> FilePlan:
         customers=tuple(row.model_copy(update=bare) for row in plan.customers),
         teams=tuple(row.model_copy(update=bare) for row in plan.teams),
         virtual_keys=tuple(
-            row.model_copy(
-                update=bare | {"provider_configs": tuple(bare_config(config) for config in row.provider_configs)}
-            )
+            row.model_copy(update=bare | {"provider_configs": tuple(bare_config(config) for config in row.provider_configs)})
             for row in plan.virtual_keys
         ),
     )

@@ -141,7 +141,8 @@ def _model_configs(governance: Governance, pool: _Pool) -> tuple[FileModelConfig
         if target in seen:
             raise SettingsError(f"{path}: another entry binds the same calls to {row.model_name!r}; put all their caps into one")
         seen.add(target)
-        made.append(_with_caps(row, pool.budgets_of(row, row.budgets, "model_config_id", (row.known_id,)), pool.limit_of(row), path))
+        budgets = pool.budgets_of(row, row.budgets, "model_config_id", (row.known_id,))
+        made.append(_with_caps(row, budgets, pool.limit_of(row), path))
     return tuple(made)
 
 

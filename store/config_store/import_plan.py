@@ -1,7 +1,7 @@
 """What an import would change, thing by thing and field by field; and the import itself, in one transaction."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,9 +22,10 @@ from store.config_store.import_warnings import warnings_of
 from store.config_store.keys import new_key_value
 from store.config_store.problems import known_keys, problems
 from store.config_store.prompts import delete_prompt, put_prompt
+from store.config_store.reach import FROM_AFAR
 from store.config_store.read_prompts import find_prompt
 from store.config_store.rehearsal import Outcome, Stage, perform, staged
-from store.config_store.secret_text import SecretText
+from store.config_store.secret_text import SecretText, parse_secret
 from store.config_store.specs_prompts import PromptSpec
 from store.config_store.store import CHANGE_THE_FILE, ConfigStore
 from store.config_store.whole import KINDS, Whole, read_whole
@@ -106,6 +107,7 @@ def plan_import(store: ConfigStore, wish: Wish) -> ImportPlan:
         before = read_whole(connection, ledger, revision=governance_revision(connection))
         joined = join(store, connection, wish.document, before, prune=wish.prune, new_values=wish.new_values)
         with _named(wish.source):
+            _check_reach(store, joined.document)
             settings, ignored = _settings(joined.document, wish)
             if joined.is_idle and not (wish.prune and any(joined.unnamed.values())):
                 return _nothing_to_do(before, joined, (*ignored, *settings.warnings, *joined.warnings), prune=wish.prune)
@@ -199,6 +201,18 @@ def _settings(document: Json, wish: Wish) -> tuple[Settings, list[str]]:
     ]  # fmt: skip
     kept = {name: value for name, value in document.items() if name not in elsewhere and name != "prompts"}
     return settings_from(kept, wish.environ, source=wish.source), ignored
+
+
+def _check_reach(store: ConfigStore, document: Json) -> None:
+    """Values of virtual keys are looked up when the document is read, and shown: not from places out of reach."""
+    governance = document.get("governance")
+    keys = governance.get("virtual_keys") if isinstance(governance, dict) else None
+    if store.actor.method not in FROM_AFAR or not isinstance(keys, list | tuple):
+        return
+    for index, key in enumerate(keys):
+        if isinstance(key, dict) and key.get("value"):
+            with suppress(ValueError):  # what is no secret at all is told when the document is read
+                store.reach.check(parse_secret(key["value"]), f"governance.virtual_keys[{index}].value")
 
 
 def _with_values(store: ConfigStore, plan: FilePlan, joined: Joined) -> tuple[FilePlan, list[tuple[str, str]]]:

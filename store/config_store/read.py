@@ -283,21 +283,25 @@ def key_cap_ids(
     connection: Connection, keys: Iterable[VirtualKeyRecord], models: Mapping[str, Sequence[ModelConfigRecord]]
 ) -> list[str]:
     """Ids of the caps of these virtual keys, of their provider configs and of their model configs (`models`: by key)."""
-    owners: list[str] = []
+    owners: list[tuple[str, str]] = []
     for key in keys:
-        owners += [key.id, *(config.id for config in key.provider_configs), *(config.id for config in models.get(key.id, ()))]
-    found = connection.execute(
-        f"SELECT id FROM caps WHERE scope IN (?, ?, ?) AND scope_id IN ({connection.listed}) AND deleted = 0",
-        (Scope.VIRTUAL_KEY.value, Scope.PROVIDER_CONFIG.value, Scope.VIRTUAL_KEY_MODEL.value, json.dumps(owners)),
-    )
-    return [row[0] for row in found]
+        owners.append((Scope.VIRTUAL_KEY.value, key.id))
+        owners += ((Scope.PROVIDER_CONFIG.value, config.id) for config in key.provider_configs)
+        owners += ((Scope.VIRTUAL_KEY_MODEL.value, config.id) for config in models.get(key.id, ()))
+    return _cap_ids(connection, owners)
 
 
 def cap_ids_of(connection: Connection, scope: Scope, scope_ids: Iterable[str]) -> list[str]:
     """Ids of the living caps of these owners."""
+    return _cap_ids(connection, [(scope.value, scope_id) for scope_id in scope_ids])
+
+
+def _cap_ids(connection: Connection, owners: Sequence[tuple[str, str]]) -> list[str]:
+    # A join by the whole key: a server that has not yet counted a freshly filled table reads all caps of a scope for each `IN`.
     found = connection.execute(
-        f"SELECT id FROM caps WHERE scope = ? AND scope_id IN ({connection.listed}) AND deleted = 0",
-        (scope.value, json.dumps(list(scope_ids))),
+        f"SELECT c.id FROM {connection.rowset('text', 'text')} AS k "
+        "CROSS JOIN caps AS c WHERE c.scope = k.c0 AND c.scope_id = k.c1 AND c.deleted = 0",
+        (json.dumps(owners),),
     )
     return [row[0] for row in found]
 

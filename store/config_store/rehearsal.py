@@ -104,8 +104,12 @@ class Stage:
                 rows = self._before.get(table.name) or _rows(connection, table)
                 inside.executemany(_insert(table.name, table.columns, " ON CONFLICT DO NOTHING"), list(rows.values()))
             inside.executemany(_insert("caps", CAP_COLUMNS.split(", ")), caps)
-        self.store = ConfigStore(self._memory, store.clock, store.ids, store.vault, store.builtin, store.entropy)
-        """For changes of all kinds; who acts does not matter here."""
+        self.store = replace(
+            ConfigStore(self._memory, store.clock, store.ids, store.vault, store.builtin, store.entropy),
+            actor=store.actor,
+            reach=store.reach,
+        )
+        """For changes of all kinds, by whoever acts: what that person may not name is refused here."""
 
     def outcome(self) -> Outcome:
         """What is different now."""

@@ -12,6 +12,7 @@ from store.config_store.documents import document, entity_tag
 from store.config_store.edits import Actor, Edit, write_audit_row
 from store.config_store.file_truth import FileTruth
 from store.config_store.keys import Entropy
+from store.config_store.reach import Reach
 from store.config_store.vault import Vault
 from store.database import Connection, Database, bump_revision
 from store.errors import Conflict, PreconditionFailed
@@ -43,6 +44,8 @@ class ConfigStore:
     if_match: str | None = None
     """The entity tags (`documents.entity_tag`, by commas) of which the thing to be edited must have one; None: whatever it is."""
 
+    reach: Reach = Reach()
+    """Which references to secrets may be made over the API."""
     truth: FileTruth = FileTruth()
     """What config.json owns, though there is a store."""
 

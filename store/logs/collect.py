@@ -5,6 +5,7 @@ Everything that shows sums asks here with the same time and conditions, so that 
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 from store.database import Database, Row
@@ -169,6 +170,7 @@ def _bucket_sql(bucket_ms: int | None) -> str:
     return f"at_ms / {int(bucket_ms)} * {int(bucket_ms)}" if bucket_ms else "0"
 
 
+@lru_cache(4096)
 def _midnight(day: str) -> int:
     return round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
 

@@ -1,6 +1,7 @@
 """Latencies counted in steps, so that percentiles of long times need no calls: pure."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 _BITS = 4
 _EXACT = 1 << (_BITS + 1)
@@ -18,6 +19,7 @@ def step_of(latency_ms: int) -> int:
     return _EXACT + (shift - 1) * (1 << _BITS) + (latency_ms >> shift) - (1 << _BITS)
 
 
+@lru_cache(4096)
 def longest_in(step: int) -> int:
     """The longest latency that lies in a step, in milliseconds."""
     if step < _EXACT:
@@ -35,8 +37,10 @@ def percentiles(counts: Iterable[tuple[int, int]], percents: Sequence[int] = (90
     total = sum(count for _, count in ordered)
     found: list[int] = []
     passed = 0
+    due = [-(-percent * total // 100) for percent in percents]
     for value, count in ordered:
         passed += count
-        while len(found) < len(percents) and passed * 100 >= percents[len(found)] * total:
+        while due and passed >= due[0]:
+            due.pop(0)
             found.append(value)
     return tuple(found) if total > 0 else (0,) * len(percents)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache, reduce
-from typing import Self
+from typing import Any, Self
 
 from store.errors import SettingsError
 from store.prices import surcharges
@@ -81,8 +81,14 @@ class PriceBook:
         patch: Patch | None = None,
     ) -> ModelPrice | None:
         """The dearest price at which a request with these wishes can be billed: a cheaper tier may not be granted."""
-        word = None if surcharges.is_cheaper(service_tier) else service_tier
-        return self.price(provider, model, at_ms, service_tier=word, speed=speed, region=region, batch=batch, patch=patch)
+        cheaper = surcharges.is_cheaper(service_tier)
+        word = None if cheaper else service_tier
+        how: dict[str, Any] = {"speed": speed, "region": region, "batch": batch, "patch": patch}
+        found = self.price(provider, model, at_ms, service_tier=word, **how)
+        if not cheaper or (patch is None and not self.overrides_price(provider, model)):
+            return found
+        # Prices of the operator's own may be the other way round: then what is granted is the dearer of the two.
+        return _dearer(found, self.price(provider, model, at_ms, service_tier=service_tier, **how))
 
     def overrides_price(self, provider: str, model: str) -> bool:
         """Whether the operator has said what this model costs."""

@@ -3,7 +3,7 @@
 Made with each snapshot of the governance, beside the road. A lookup is a few dictionary accesses however many overrides there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,6 +54,26 @@ class ScopedPrices:
             return None
         return self._found(virtual_key_id, provider, provider_key_id, model, operation)
 
+    def is_known_at(self, virtual_key_id: str, provider: str, provider_keys: Iterable[str], model: str, operation: str) -> bool:
+        """Whether an override prices this model at this provider or with one of its keys, whatever else is known of it.
+
+        One for no provider in particular, or for every model, does not say that this provider has it.
+        """
+        if not self._scopes or len(model) > LONGEST_MODEL_NAME:
+            return False
+        names = list(dict.fromkeys(spellings(provider, model.strip().lower())))
+        found = (scope.find(names, operation, shortest=1) for scope in self._at(virtual_key_id, provider, provider_keys))
+        return any(patch is not None and patch.is_complete for patch in found)
+
+    def names_at(self, virtual_key_id: str, provider: str, provider_keys: Iterable[str]) -> tuple[str, ...]:
+        """The models that overrides name in full at this provider or for its keys, as they are written."""
+        return tuple(dict.fromkeys(name for scope in self._at(virtual_key_id, provider, provider_keys) for name in scope.names))
+
+    def _at(self, key: str, provider: str, provider_keys: Iterable[str]) -> Iterator["_Scope"]:
+        within = ((provider, ""), *(("", provider_key) for provider_key in provider_keys))
+        places = ((owner, *place) for owner in dict.fromkeys((key, "")) for place in within)
+        return (scope for place in places if (scope := self._scopes.get(place)) is not None)
+
     def _look_up(self, key: str, provider: str, provider_key: str, model: str, operation: str) -> Patch | None:
         names = list(dict.fromkeys(spellings(provider, model.strip().lower())))
         for place in _places(key, provider, provider_key):
@@ -72,24 +92,31 @@ def _places(key: str, provider: str, provider_key: str) -> list[_Place]:
 class _Scope:
     """The overrides of one place."""
 
-    __slots__ = ("exact", "lengths", "prefixes")
+    __slots__ = ("exact", "lengths", "names", "prefixes")
 
     def __init__(self) -> None:
         self.exact: dict[tuple[str, str], Patch] = {}
         self.prefixes: dict[tuple[str, str], Patch] = {}
         self.lengths: list[int] = []
+        self.names: list[str] = []
+        """Models named in full, as they are written."""
 
     def add(self, override: ScopedPatch) -> None:
         pattern = override.pattern.strip().lower()
         table, name = (self.prefixes, pattern.removesuffix("*")) if override.wildcard else (self.exact, pattern)
+        if not override.wildcard:
+            self.names.append(override.pattern.strip())
         for operation in override.operations:
             table.setdefault((name, operation), override.patch)
 
-    def find(self, names: list[str], operation: str) -> Patch | None:
+    def find(self, names: list[str], operation: str, *, shortest: int = 0) -> Patch | None:
+        """By patterns with at least `shortest` characters before the star."""
         for name in names:
             if (found := self.exact.get((name, operation))) is not None:
                 return found
         for length in self.lengths:
+            if length < shortest:
+                break
             for name in names:
                 if len(name) >= length and (found := self.prefixes.get((name[:length], operation))) is not None:
                     return found

@@ -17,9 +17,12 @@ from addons.steps.route import route, route_by_model
 from store.config_store.expressions import compile_expression
 from store.config_store.routing_rules import RoutingRule
 from store.config_store.snapshot import ANY, Provider, ProviderConfig, ProviderKey, VirtualKey
+from store.prices.patch import compile_patch
+from store.prices.scoped import ScopedPatch, ScopedPrices
 from tests.support import calls
 from tests.support.calls import KEY
 
+CHAT = "chat_completion"
 RULE = RoutingRule("r", "rule", compile_expression("true"), ())
 LLAMA = "llama-3.3-70b-versatile"
 """Of groq; openai has no such model."""
@@ -111,6 +114,34 @@ def test_a_named_provider_is_the_only_one(configs: Any, path: str, model: str, e
 def test_a_bare_model_name_is_for_those_that_have_the_model(configs: Any, model: str, expected: list[str]) -> None:
     silent = {name: Provider(name, name) for name in FAMILIES if name not in ("openai", "anthropic", "groq")}
     assert found(key(*configs), model=model, providers=silent) == expected
+
+
+PRICED = [("input_cost_per_token", "0.000001"), ("output_cost_per_token", "0.000002")]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ({"provider": "groq"}, "groq"),
+        ({"provider_key_id": "groq-1"}, "groq"),
+        ({"provider": "groq", "virtual_key_id": "vk-1"}, "groq"),
+        ({"provider": "groq", "pattern": "house-", "wildcard": True}, "groq"),
+        ({"provider": "groq", "virtual_key_id": "vk-2"}, "openai"),
+        ({"provider": "groq", "operations": frozenset({"embedding"})}, "openai"),
+        ({"provider": "groq", "pattern": "", "wildcard": True}, "openai"),
+        ({"provider": "groq", "patch": compile_patch("half", PRICED[:1])}, "openai"),
+        ({"virtual_key_id": "vk-1"}, "openai"),
+        ({}, "openai"),
+    ],
+)
+def test_a_price_of_ones_own_says_who_has_a_model(override: dict[str, Any], expected: str) -> None:
+    """Of a model that nobody else knows. A price for no provider in particular leaves it with the one the path stands for."""
+    whole: dict[str, Any] = {"patch": compile_patch("own", PRICED), "pattern": "house-model", "operations": frozenset({CHAT})}
+    own_prices = ScopedPrices([ScopedPatch(**(whole | override))])
+    made, services = asked(key((ANY, {})), model="house-model")
+    assert made.snapshot is not None
+    made.snapshot = replace(made.snapshot, prices=own_prices)
+    assert [one.provider.name for one in candidates(made, services, None)] == [expected]
 
 
 def test_messages_have_a_bare_path_too() -> None:

@@ -10,7 +10,17 @@ import pytest
 from addons import chain, outcomes
 from addons.call import Call, State
 from addons.services import Services
-from store.config_store.snapshot import ANY, Provider, ProviderConfig, ProviderKey, Snapshot, VirtualKey
+from store.config_store.snapshot import (
+    ANY,
+    NO_MODEL_CAPS,
+    ModelCaps,
+    ModelLimit,
+    Provider,
+    ProviderConfig,
+    ProviderKey,
+    Snapshot,
+    VirtualKey,
+)  # fmt: skip
 from store.errors import StoreUnavailable
 from store.ledger.types import Enforcement, Granted, HoldRequest, Refused, Stale, Unit
 from store.logs.types import CallRow
@@ -136,6 +146,33 @@ def test_what_cannot_be_metered_does_not_pass_a_hard_budget(caps: Any, unmetered
     assert refused(made) == expected
     assert (made.flow.request.host == "api.openai.com") is (expected is None)
     assert chain.is_streamed_through(made) is (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "path", "blocked"),
+    [
+        ("gpt-4o", None, UNMETERED, True),
+        ("gpt-4*", None, UNMETERED, True),
+        ("*", None, UNMETERED, True),
+        ("a-model-of-tomorrow", "openai", UNMETERED, True),
+        ("claude-haiku-4-5", None, UNMETERED, False),
+        ("claude*", None, UNMETERED, False),
+        ("claude*", None, "/anthropic/v1/nobody-knows", True),
+        ("gpt-4o", "anthropic", UNMETERED, False),
+        ("own-model", None, "/own/v1/nobody-knows", True),
+    ],
+)
+@pytest.mark.parametrize("of_key", [True, False])
+def test_what_cannot_be_metered_does_not_pass_a_budget_on_a_model_it_may_use(
+    model: str, provider: str | None, path: str, blocked: bool, of_key: bool
+) -> None:
+    limits = ModelCaps.of([ModelLimit("mc", model, provider, (cap(),))])
+    own = Provider("own", "vllm", base_url="http://own.test", keys=(ProviderKey("k", "k", "secret"),))
+    key = calls.virtual_key(model_caps=limits if of_key else NO_MODEL_CAPS)
+    services = calls.services(calls.snapshot({KEY: key}, {"own": own}, model_caps=NO_MODEL_CAPS if of_key else limits))
+    made = calls.call(path, headers={"x-bf-vk": KEY})
+    chain.head(made, services, "origin", None)
+    assert refused(made) == ((403, "unmetered_endpoint") if blocked else None)
 
 
 def test_a_blocked_key_has_no_free_paths_either() -> None:

@@ -162,6 +162,25 @@ async def test_a_stale_answer_starts_over_with_what_was_asked() -> None:
     assert made.provider is not None and made.provider.name == "east"
 
 
+async def test_a_stale_answer_at_another_protocol_variant_leaves_nothing_of_it() -> None:
+    """The output limit is written as the provider that serves the call reads it: DeepSeek knows `max_tokens` alone."""
+    first_choice = (RoutingTarget("deepseek", "deepseek-chat"),)
+    rule = RoutingRule("r", "two", compile_expression("true"), first_choice, ("openai/gpt-4o-mini",))
+    made_key = calls.virtual_key(provider_configs=(ProviderConfig("pc-1", ANY, allowed_models=(ANY,)),), caps=(SHARED,))
+    first = replace(calls.snapshot({KEY: made_key}), routing_rules=RoutingRules({("global", ""): (rule,)}))
+    services = calls.services(first)
+    ledger: Any = services.ledger
+    snapshots: Any = services.snapshots
+    snapshots.following = [replace(first, revision=2)]
+    small = Granted("call-1", 3_000_000, True, (cap_state(SHARED),))
+    ledger.answers = [refused(EAST, 1), Stale(2), small]
+    asked_for = calls.call("/deepseek/v1/chat/completions", body=calls.chat(model="deepseek-chat"))
+    made = await calls.on_its_way(asked_for, services)
+    assert made.refusal is None and asked(services) == [("deepseek", False), ("openai", False), ("deepseek", False)]
+    assert made.trimmed_to is not None
+    assert f'"max_tokens":{made.trimmed_to}' in (made.flow.request.content or b"").decode()
+
+
 @pytest.mark.parametrize(("model", "answers"), [("gpt-4o-mini", [refused(EAST, 1)]), ("west/gpt-4o-mini", [])])
 async def test_nothing_but_the_model_changes_in_a_body(model: str, answers: list[Refused]) -> None:
     made, _ = await on_its_way(*answers, model=model, max_tokens=5)

@@ -4,11 +4,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from addons import snapshots
 from addons.snapshots import SnapshotKeeper
+from store.config_store.secret_file import fingerprint
 from store.config_store.snapshot import Snapshot
 from store.errors import StoreUnavailable, UserError
 from tests.support import calls
@@ -123,11 +126,12 @@ async def test_one_caller_who_leaves_does_not_spoil_the_look_of_others() -> None
     assert await asyncio.wait_for(stays, 5)
 
 
-async def test_the_poll_notices_edits_and_survives_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", [StoreUnavailable("gone"), UserError("a wrong key"), RuntimeError("a fault of ours")])
+async def test_the_poll_notices_edits_and_survives_faults(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     monkeypatch.setattr(snapshots, "POLL_SECONDS", 0.001)
     store = Store()
     keeper = store.keeper()
-    store.fault = StoreUnavailable("gone")
+    store.fault = fault
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -162,3 +166,25 @@ async def test_a_database_that_tells_of_edits_is_heard_before_the_poll(monkeypat
             await asyncio.sleep(0.005)
     await keeper.close()
     tell[0]()  # after the end it is heard by nobody and harms nobody
+
+
+async def test_what_is_read_with_a_changed_secret_is_told_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Edits that came in between are read along with the file, and the poll would never see them as new again."""
+    monkeypatch.setattr(snapshots, "POLL_SECONDS", 0.001)
+    secret, told = tmp_path / "secret", asyncio.Event()
+    secret.write_text("one")
+    store = Store()
+    files = ((secret, fingerprint(secret)),)
+    keeper = SnapshotKeeper(store.load, store.revision, replace(calls.snapshot(revision=1), secret_files=files))
+    seen: list[int] = []
+
+    def on_new(snapshot: Snapshot) -> None:
+        seen.append(snapshot.revision)
+        told.set()
+
+    keeper.on_new = on_new
+    secret.write_text("another")
+    keeper.start()
+    await asyncio.wait_for(told.wait(), 5)
+    await keeper.close()
+    assert seen == [1]

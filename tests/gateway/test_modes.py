@@ -104,6 +104,7 @@ def test_bootstrap_then_the_store_then_a_reseed_with_its_plan(provider: PretendP
         gateway.terminate()
         with Gateway(tmp_path, None, arguments=("--reseed",)) as reseeded:
             printed = reseeded.log()
+            assert "seeded the configuration store" not in printed, "it had data"
             plan = [line for line in printed.splitlines() if line.startswith(("config.json is", "  ~", "  +", "  -", "      "))]
             assert plan[0] == "config.json is applied to the store: 1 changed, 10 unchanged", plan
             assert plan[1] == "  ~ virtual key workshop-vk-1"

@@ -113,6 +113,7 @@ class CallRecord:
     def may_wait(self) -> bool:
         """Every sixth call has another choice and does not stand in line."""
         return crc32(self.id.encode()) % 6 != 0
+
     """Its caller was told that it may not leave, whatever the books say."""
     forgotten: bool = False
     by_hand: bool = False

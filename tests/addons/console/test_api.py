@@ -289,9 +289,9 @@ async def test_providers_never_show_their_secrets(console: Any) -> None:
     assert made.status_code == 200 and made.json()["name"] == "openai"
     assert (await console.client.post("/api/providers", json={"provider": "openai"})).status_code == 409
     added = await console.client.post(
-        "/api/providers/openai/keys", json={"name": "second", "value": {"ref": "SECOND", "type": "env"}}
+        "/api/providers/openai/keys", json={"name": "second", "value": {"ref": "SECOND_KEY", "type": "env"}}
     )
-    assert added.json()["value"] == "env.SECOND"
+    assert added.json()["value"] == "env.SECOND_KEY"
     listed = await console.client.get("/api/providers")
     assert {p["name"]: p["configured"] for p in listed.json()["providers"]} == {"openai": True, "anthropic": False, "gemini": False}
     keys = await console.client.get("/api/providers/openai/keys")

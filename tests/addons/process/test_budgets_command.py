@@ -148,3 +148,50 @@ def test_an_update_changes_what_it_names_and_keeps_what_was_spent(shop: Shop) ->
     assert (made["name"], made["reset_duration"], made["enforcement"]) == ("hour", "1h", "soft")
     code, _, err = shop("budgets", "update", "hour")
     assert code == 2 and "nothing to change" in err
+
+
+def test_a_budget_on_a_model_is_for_everybody_one_key_one_provider_or_both(shop: Shop) -> None:
+    made = {
+        "everybody": ("--model", "o3"),
+        "there": ("--model", "o3", "--provider", "openai"),
+        "mine": ("--model", "o3", "--key", "default"),
+        "mine there": ("--model", "o3", "--key", "default", "--provider", "openai"),
+    }
+    for name, words in made.items():
+        assert shop("budgets", "create", name, "--limit", "1usd/1d", *words)[0] == 0
+    shown = {name: (shop.budget(name)["scope"], shop.budget(name)["scope_name"]) for name in made}
+    assert shown == {
+        "everybody": ("model", "o3"),
+        "there": ("model", "o3 at openai"),
+        "mine": ("virtual_key_model", "default on o3"),
+        "mine there": ("virtual_key_model", "default on o3 at openai"),
+    }
+    assert "virtual key default on o3 at openai " in shop("budgets", "list")[1]
+    # A second window joins the first one on the same calls; the same window twice is refused as everywhere.
+    code, out, err = shop("budgets", "create", "mine hourly", "--limit", "20c/1h", "--model", "o3", "--key", "default", "--json")
+    assert (code, err) == (0, "tollgate: made the budget mine hourly: $0.20 per 1h on model o3 of virtual key default\n")
+    assert json.loads(out)["scope_id"] == shop.budget("mine")["scope_id"] != shop.budget("mine there")["scope_id"]
+    code, _, err = shop("budgets", "create", "again", "--limit", "1usd/1d", "--model", "o3", "--key", "default")
+    assert code == 2 and "'default on o3' already has the budget 'mine'" in err
+    aligned = ("--limit", "1usd/1d", "--model", "o1", "--calendar", "--timezone", "Europe/Berlin", "--enforcement", "observe")
+    assert shop("budgets", "create", "dawn", *aligned)[0] == 0
+    dawn = shop.budget("dawn")
+    assert (dawn["calendar_aligned"], dawn["timezone"], dawn["enforcement"]) == (True, "Europe/Berlin", "observe")
+
+
+@pytest.mark.parametrize("words", [("--key", "default", "--provider", "openai"), ("--model", "o3", "--team", "t"), ()])
+def test_whom_a_budget_binds_must_be_clear(shop: Shop, words: tuple[str, ...]) -> None:
+    code, _, err = shop("budgets", "create", "x", "--limit", "1usd", *words)
+    assert code == 2 and err.startswith("tollgate: a budget binds exactly one owner: give one of --key, --team, ")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--model", "o3", "--provider", "opnai"), "did you mean 'openai'?"),
+        (("--model", "o3", "--key", "defautl"), "did you mean 'default'?"),
+    ],
+)
+def test_a_misspelt_target_of_a_model_budget_is_named(shop: Shop, words: tuple[str, ...], told: str) -> None:
+    code, _, err = shop("budgets", "create", "x", "--limit", "1usd", *words)
+    assert code == 2 and told in err

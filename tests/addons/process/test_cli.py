@@ -418,3 +418,10 @@ def test_what_commands_do_by_themselves_is_in_the_audit_log(tollgate: Any, app_d
     with closing(SqliteDatabase.open(app_dir / "config.db", clock=SystemClock())) as database, database.read() as connection:
         rows = connection.execute("SELECT actor, method, address, action, kind FROM audit ORDER BY sequence DESC LIMIT 2")
     assert rows == [(user, "command line", "", "rotate", "admin_token"), (user, "command line", "", "create", "virtual_key")]
+
+
+def test_the_help_of_a_group_tells_each_command_to_the_end_of_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("keys",), ("budgets",), ("unconfirmed",), ("store",), ("encryption",), ("teams",)):
+        assert run(run_gateway.cli, [*words, "--help"]) == 0
+        listed = capsys.readouterr().out.partition("Commands:\n")[2]
+        assert listed and "..." not in listed, words

@@ -35,6 +35,10 @@ def test_seeding_is_said() -> None:
     assert lines(BootstrapReport(seeded=True)) == ["seeded the configuration store from config.json", f"dashboard  {DASHBOARD}"]
 
 
+def test_a_file_that_is_applied_to_what_is_there_seeds_nothing() -> None:
+    assert lines(BootstrapReport(seeded=True, over_data=True)) == [f"dashboard  {DASHBOARD}"]
+
+
 def test_what_the_file_says_in_vain_is_named_together_with_the_remedy() -> None:
     first, *rest = lines(BootstrapReport(ignored=("providers: openai", "virtual keys: a, b")))
     assert "providers: openai, virtual keys: a, b" in first and "--reseed" in first and "ignored" in first

@@ -16,6 +16,8 @@ from addons.steps.identify import identify
 from addons.steps.local import LocalAnswers, answer
 from addons.steps.route import route
 from store.config_store.snapshot import Provider, ProviderConfig, VirtualKey
+from store.prices.patch import compile_patch
+from store.prices.scoped import ScopedPatch, ScopedPrices
 from tests.support import calls
 from tests.support.calls import KEY
 
@@ -136,6 +138,37 @@ async def test_models_a_key_may_not_use_are_not_listed(config: ProviderConfig, e
     services = calls.services(calls.snapshot({KEY: calls.virtual_key(provider_configs=(config,))}))
     rows = content((await asked("/v1/models", services=services, x_bf_vk=KEY))[0])["data"]
     assert [row["id"] for row in rows] == expected
+
+
+async def test_what_is_blocked_at_a_provider_is_not_listed_for_a_key_of_any() -> None:
+    configs = (
+        ProviderConfig("pc-1", "openai", allowed_models=(), blacklisted_models=("*-mini",)),
+        ProviderConfig("pc-2", "*", allowed_models=("*",)),
+    )
+    services = calls.services(calls.snapshot({KEY: calls.virtual_key(provider_configs=configs)}))
+    rows = content((await asked("/v1/models", services=services, x_bf_vk=KEY))[0])["data"]
+    assert [row["id"] for row in rows] == ["anthropic/claude-haiku-4-5", "openai/gpt-4o", "gpt-4o"]
+
+
+async def test_models_with_a_price_of_ones_own_are_listed() -> None:
+    def own(pattern: str, **scope: Any) -> ScopedPatch:
+        prices = compile_patch("own", [("input_cost_per_token", "0.000001"), ("output_cost_per_token", "0.000002")])
+        return ScopedPatch(prices, pattern, frozenset({"chat_completion"}), **scope)
+
+    overrides = (
+        own("House-Model", provider="groq"),
+        own("of-the-key", provider_key_id="openai-1"),
+        own("of-another", virtual_key_id="vk-2", provider="groq"),
+        own("of-nobody"),
+        own("line-", provider="groq", wildcard=True),
+        own("gpt-4o", provider="openai"),
+    )
+    services = calls.services(replace(calls.snapshot(), prices=ScopedPrices(overrides)))
+    rows = content((await asked("/v1/models", services=services, x_bf_vk=KEY))[0])["data"]
+    names = [row["id"] for row in rows]
+    assert [name for name in names if name not in ("gpt-4o-mini", "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5")] == [
+        "groq/House-Model", "openai/gpt-4o", "gpt-4o", "openai/of-the-key", "of-the-key",
+    ]  # fmt: skip
 
 
 async def test_a_provider_nobody_set_up_has_no_models() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from store.prices.book import CACHED_LINES, PriceBook
 from store.prices.names import LONGEST_MODEL_NAME, data_id, spellings
+from store.prices.patch import compile_patch
 from store.prices.types import ModelPrice, Rates, Tier
 
 BOOK = PriceBook.load()
@@ -206,6 +207,18 @@ def test_a_wish_for_a_cheaper_tier_is_bounded_at_the_standard_price() -> None:
     assert BOOK.asked_price("openai", "gpt-5", NOW, service_tier="priority") == BOOK.price(
         "openai", "gpt-5", NOW, service_tier="priority"
     )
+
+
+@pytest.mark.parametrize(("tier", "ending"), [("flex", "flex"), ("batch", "batches")])
+def test_a_cheaper_tier_that_an_override_makes_dearer_is_bounded_at_its_own_price(tier: str, ending: str) -> None:
+    usd = {"input_cost_per_token": "0.000001", "output_cost_per_token": "0.000002"}
+    dear = {f"input_cost_per_token_{ending}": "0.0000005", f"output_cost_per_token_{ending}": "0.00002"}
+    own = compile_patch("own", (usd | dear).items())
+    price = BOOK.asked_price("openai", "house-model", NOW, service_tier=tier, patch=own)
+    assert price is not None
+    assert (price.tiers[0].rates.input_picos, price.tiers[0].rates.output_picos) == (1_000_000, 20_000_000)
+    plain = BOOK.asked_price("openai", "house-model", NOW, patch=own)
+    assert plain is not None and plain.tiers[0].rates.output_picos == 2_000_000
 
 
 def test_every_price_names_its_source_and_our_provider() -> None:

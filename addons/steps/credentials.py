@@ -1,5 +1,7 @@
 """The provider's key goes in on the way out, and is taken out of the flow again before anybody can look at it."""
 
+from collections.abc import Collection
+
 from addons.call import Call
 from addons.patterns import matches_any
 from addons.providers.registry import PathKind
@@ -112,10 +114,13 @@ def _without_key(query: str) -> str:
 
 
 def redact(call: Call) -> None:
-    """The request has left: nothing that can be viewed or saved later holds a credential."""
+    """The request has left: nothing that can be viewed or saved later holds a credential, nor the operator's own headers."""
     request = call.flow.request
+    hidden: Collection[bytes] = AUTH_HEADERS
+    if call.provider_key is not None and call.provider is not None and call.provider.extra_headers:
+        hidden = {*AUTH_HEADERS, *(name.lower().encode() for name, _ in call.provider.extra_headers)}
     fields = request.headers.fields
-    request.headers.fields = tuple((name, REDACTED if name.lower() in AUTH_HEADERS else value) for name, value in fields)
+    request.headers.fields = tuple((name, REDACTED if name.lower() in hidden else value) for name, value in fields)
     if "key=" in call.query:
         path, _, query = request.path.partition("?")
         kept = ["key=[redacted]" if part.startswith("key=") else part for part in query.split("&")]

@@ -301,7 +301,8 @@ def test_a_token_limit_refuses_only_when_the_next_call_does_not_fit(world: World
     answer = world.one(ask)
     cap = answer.json["budget"]
     assert (answer.refusal, cap["current_usage"], cap["held"]) == ("429 token_limited", 5 * CALL_TOKENS, 0)
-    assert cap["remaining"] == 10 < cap["needed"] <= CALL_TOKENS
+    # A worker that has seen no call of this model yet thinks of a few tokens more.
+    assert cap["remaining"] == 10 < cap["needed"] <= CALL_TOKENS * 11 // 10
 
 
 def test_a_crowd_under_a_token_limit(world: World) -> None:

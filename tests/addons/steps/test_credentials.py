@@ -265,3 +265,13 @@ def test_redaction_leaves_everything_else() -> None:
     before = dict(made.flow.request.headers)
     redact(made)
     assert dict(made.flow.request.headers) == before | {"authorization": "[redacted]"}
+
+
+def test_the_operators_own_headers_are_hidden_too() -> None:
+    """An extra header of a provider may be a credential, whatever its name; the caller's own header of another name stays."""
+    openai = replace(calls.snapshot().providers["openai"], extra_headers=(("X-Team", "blue"),))
+    services = calls.services(calls.snapshot(providers={"openai": openai}))
+    made = way_out(services=services, x_bf_vk=KEY, x_other="kept")
+    assert made.flow.request.headers["x-team"] == "blue"
+    redact(made)
+    assert (made.flow.request.headers["x-team"], made.flow.request.headers["x-other"]) == ("[redacted]", "kept")

@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from addons.call import Call, Candidate, Decision, Wanted
+from addons.places import Places
 from addons.services import Services
 from addons.steps.authorize import allowing
 from addons.steps.credentials import lends, sends_own, usable_keys
 from addons.steps.route import place_at
-from store.config_store.snapshot import ANY, Provider, ProviderConfig
-
-KNOWN_MAX = 4096
-"""Answers of the price book that are remembered. Names of models come from callers."""
+from store.config_store.snapshot import ANY, Provider, ProviderConfig, VirtualKey
 
 
 def want(call: Call) -> None:
@@ -69,7 +67,7 @@ def _once_each(found: Iterable[Candidate]) -> list[Candidate]:
 def _as_asked(call: Call, services: Services, wanted: Wanted, model: str) -> list[Candidate]:
     if call.virtual_key is None or call.pinned:
         return _at(call, services, wanted, wanted.provider, model)
-    return _by_model(call, services, wanted, model, call.virtual_key.provider_configs)
+    return _by_model(call, services, wanted, model, call.virtual_key)
 
 
 def _at(call: Call, services: Services, wanted: Wanted, provider: Provider, model: str, key_id: str = "") -> list[Candidate]:
@@ -86,9 +84,25 @@ def _at(call: Call, services: Services, wanted: Wanted, provider: Provider, mode
     return [made for made in made_of if made is not None]
 
 
-def _by_model(call: Call, services: Services, wanted: Wanted, model: str, configs: Iterable[ProviderConfig]) -> list[Candidate]:
+def _by_model(call: Call, services: Services, wanted: Wanted, model: str, key: VirtualKey) -> list[Candidate]:
     """A bare model name: every provider of the key that speaks the path's dialect, allows the model and is known to have it."""
-    configs = tuple(configs)
+    snapshot = call.governance()
+    method, dialect = call.flow.request.method, call.dialect.name if call.dialect is not None else ""
+    asked = (key.id, wanted.provider.name, method, wanted.path, dialect, call.operation, model, call.other_models)
+    pairs = services.places.get(snapshot, asked)
+    if pairs is None:
+        pairs = _having_model(call, services, wanted, model, key.provider_configs)
+        services.places.put(snapshot, asked, pairs)
+    if not pairs:
+        # Nobody is known to have it: the provider that the path stands for is asked, as it would be by its own base URL.
+        return _at(call, services, wanted, wanted.provider, model)
+    weighted = [pair for pair in pairs if pair[0]]
+    if weighted:
+        return _drawn(services, weighted)
+    return sorted((made for _, made in pairs), key=lambda made: made.foreign)
+
+
+def _having_model(call: Call, services: Services, wanted: Wanted, model: str, configs: tuple[ProviderConfig, ...]) -> Places:
     named = {config.provider for config in configs}
     pairs: list[tuple[float | None, Candidate]] = []
     for config in configs:
@@ -100,13 +114,7 @@ def _by_model(call: Call, services: Services, wanted: Wanted, model: str, config
             made = _candidate(call, wanted, provider, config, model)
             if made is not None:
                 pairs.append((config.weight, made))
-    if not pairs:
-        # Nobody is known to have it: the provider that the path stands for is asked, as it would be by its own base URL.
-        return _at(call, services, wanted, wanted.provider, model)
-    weighted = [pair for pair in pairs if pair[0]]
-    if weighted:
-        return _drawn(services, weighted)
-    return sorted((made for _, made in pairs), key=lambda made: made.foreign)
+    return pairs
 
 
 def _providers_of(call: Call, wanted: Wanted, config: ProviderConfig, named: set[str]) -> Iterator[Provider]:
@@ -141,14 +149,7 @@ def _has_model(call: Call, services: Services, provider: Provider, config: Provi
         return True
     if provider.dialect_family != provider.name and provider.base_url and config.provider != ANY:
         return True
-    known = services.known_models
-    place = (provider.name, model)
-    if place not in known:
-        if len(known) >= KNOWN_MAX:
-            known.clear()
-        name = provider.name
-        known[place] = services.book.overrides_price(name, model) or services.book.find(name, model) is not None
-    if known[place]:
+    if services.book.overrides_price(provider.name, model) or services.book.find(provider.name, model) is not None:
         return True
     key_id = call.virtual_key.id if call.virtual_key else ""
     key_ids = (key.id for key in provider.keys)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from addons.fullness import Fullness
 from addons.health import Health
+from addons.places import PlacesMemo
 from addons.policy import Policy
 from addons.rule_faults import RuleFaults
 from addons.steps.learned import AnswerSizes, Learned
@@ -81,8 +82,8 @@ class Services:
     """Earlier answers that requests may name as their past."""
     fullness: Fullness = field(default_factory=Fullness)
     """How full caps are, for routing rules that ask."""
-    known_models: dict[tuple[str, str], bool] = field(default_factory=dict)
-    """Whether the price book knows a model at a provider; bounded by whoever fills it."""
+    places: PlacesMemo = field(default_factory=PlacesMemo)
+    """Who serves bare names of models."""
     rule_faults: RuleFaults = field(default_factory=RuleFaults)
     health: Health = field(init=False)
     """What failed in the last seconds."""

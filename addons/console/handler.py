@@ -156,7 +156,7 @@ class ConsoleHandler(RequestHandler):
 
     def query_as[Query: BaseModel](self, model: type[Query]) -> Query:
         """The query parameters as a model; of a doubled one the last counts. Raises UserError naming the nearest known one."""
-        given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        given = {name: self.get_query_argument(name, strip=False) for name in self.request.query_arguments}
         try:
             return model.model_validate(given)
         except ValidationError as error:

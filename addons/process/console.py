@@ -17,6 +17,7 @@ from addons.opening import open_store
 from addons.process.children import adopt, ignore_terminal_signals, listen_to_supervisor, read_spec, report_ready, run_loop
 from addons.process.options import ChildSpec
 from addons.process.prepare import url_of
+from addons.process.role import collect_again
 from addons.redact import REDACTED
 from store.clock import Ids, SystemClock
 from store.config_store.change_client import client_in_force
@@ -101,6 +102,7 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
         books = asyncio.ensure_future(keep_logs_complete(store.ledger, logs_database, clock, logged_after))
     told = listen_to_supervisor()
     told.family = family.take
+    collect_again()
     report_ready()
     await told.end.wait()
     server.stop()
@@ -124,7 +126,3 @@ def main() -> None:
     for handler in logging.root.handlers:
         handler.addFilter(WithoutTokens())
     run_loop(serve_console(spec, settings))
-
-
-if __name__ == "__main__":
-    main()

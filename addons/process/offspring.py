@@ -112,7 +112,7 @@ class Offspring:
 def start(name: str, role: str, orders: Sequence[bytes], fds: Sequence[int], now: float) -> Offspring:
     """Start `addons.process.<role>` with those descriptors inherited, and send it its orders."""
     process = subprocess.Popen(
-        [sys.executable, *interpreter_flags(role), "-m", f"addons.process.{role}"],
+        [sys.executable, *interpreter_flags(role), "-m", "addons.process.role", role],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=fds,

@@ -1,7 +1,6 @@
 """One worker: a slim mitmproxy master with the addon on the inherited socket. Started by the supervisor, ends with it."""
 
 import asyncio
-import gc
 import logging
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from addons.process.children import (
 )
 from addons.process.handover import hand_over
 from addons.process.options import ChildSpec
+from addons.process.role import collect_again
 from addons.proxy import mitm
 from addons.runtime import BODY_LOG_BYTES, Address, Runtime, limits_of, open_runtime
 from store.settings import Settings
@@ -62,9 +62,7 @@ async def work(spec: ChildSpec, settings: Settings) -> None:
     started = asyncio.get_running_loop().create_task(gateway.started.wait())
     await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
     await mitm.serve_sockets(master, adopt([*spec.gateway_fds, *(fd for fds in spec.listener_fds for fd in fds)]))
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    collect_again(*GC_THRESHOLDS)
     told = listen_to_supervisor()
     report_ready()
     await _until_told(told, running)
@@ -124,7 +122,3 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     ignore_terminal_signals()
     run_loop(work(spec, settings))
-
-
-if __name__ == "__main__":
-    main()

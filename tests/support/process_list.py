@@ -27,7 +27,7 @@ def processes(supervisor: int) -> list[Process]:
     for line in listed.stdout.splitlines():
         pid, parent, state, command = line.split(None, 3)
         for role in ("worker", "console"):
-            if int(parent) == supervisor and f"addons.process.{role}" in command and not state.startswith("Z"):
+            if int(parent) == supervisor and f"addons.process.role {role}" in command and not state.startswith("Z"):
                 found.append(Process(role, int(pid)))
     return sorted(found, key=lambda process: process.pid)
 

@@ -12,7 +12,7 @@ def children(pid: int) -> dict[str, int]:
     for line in listed.splitlines():
         child, parent, command = line.split(None, 2)
         for role in ("worker", "console"):
-            if int(parent) == pid and f"addons.process.{role}" in command:
+            if int(parent) == pid and f"addons.process.role {role}" in command:
                 found[role] = int(child)
     return found
 

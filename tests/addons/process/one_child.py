@@ -48,7 +48,7 @@ class OneChild:
         orders: bytes | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        program = ["-c", code] if code is not None else ["-m", f"addons.process.{spec.role}"]
+        program = ["-c", code] if code is not None else ["-m", "addons.process.role", spec.role]
         self.process = subprocess.Popen(
             [sys.executable, *program],
             stdin=subprocess.PIPE,

@@ -11,6 +11,11 @@ from typing import Any
 from tests.support.processes import ROOT
 from tests.support.waiting import eventually
 
+CURTAIN = """
+import runpy, sys
+runpy.run_module(f"addons.process.{sys.argv.pop(1)}", run_name="__main__", alter_sys=True)
+"""
+"""What stands where the real children begin."""
 BEGINNING = """
 import json, os, signal, sys, threading, time
 role, told = __name__, threading.Event()
@@ -93,6 +98,7 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         for package in (folder.parent, folder):
             (package / "__init__.py").touch()
+        (folder / "role.py").write_text(CURTAIN)
         (folder / f"{role}.py").write_text(BEGINNING + script)
 
     def driver(self) -> str:

@@ -204,7 +204,7 @@ def _failures(one: Described) -> Iterator[int]:
         yield 404
     if writes:
         yield 409
-    if _can_be_stale(one):
+    if _can_be_stale(one) or (one.operation.query is not None and "tag" in one.operation.query.model_fields):
         yield 412
     if one.operation.body is not None:
         yield 413

@@ -68,7 +68,12 @@ def read_period(value: Any) -> Any:
 
 List = Annotated[tuple[str, ...], BeforeValidator(read_list), WithJsonSchema({"type": "string"}), Field(description="a,b,c")]
 Statuses = Annotated[tuple[str, ...], BeforeValidator(read_statuses), WithJsonSchema({"type": "string"})]
-Instant = Annotated[int | None, BeforeValidator(read_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+Instant = Annotated[
+    int | None,
+    BeforeValidator(read_instant),
+    # No `format`: an empty one is no bound, and some spellings beside RFC 3339 are read as well.
+    WithJsonSchema({"type": "string", "description": "A time with a zone, such as 2026-11-23T11:00:00Z; empty: no bound."}),
+]
 Amount = Annotated[Decimal | None, BeforeValidator(read_amount), WithJsonSchema({"type": "number", "minimum": 0})]
 Period = Annotated[str | None, BeforeValidator(read_period), Field(description="Such as 1h, 24h, 7d, 30d: up to now.")]
 Text = Annotated[str, Field(max_length=4096)]

@@ -13,11 +13,13 @@ _LONGEST_NUMBER = 12
 
 
 def read_whole(value: Any) -> Any:
-    """Text of a query as a whole number. Raises ValueError."""
+    """Text of a query, or a number of a body, as a whole number. Raises ValueError."""
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit() and len(value) <= _LONGEST_NUMBER):
             raise ValueError("must be a whole number, not negative")
         return int(value)
+    if isinstance(value, bool) or (isinstance(value, int) and not 0 <= value < 10**_LONGEST_NUMBER):  # of a JSON body
+        raise ValueError("must be a whole number, not negative")
     return value
 
 

@@ -158,3 +158,9 @@ def test_a_second_run_waits_for_nobody(open_any: Any) -> None:
     assert (first.status, first.error) == ("failed", "no prices today")
     with pytest.raises(Conflict, match="no recalculation is running"):
         runs.cancel()
+
+
+@pytest.mark.parametrize("number", [-1, True, 10**30, "-1"])
+async def test_numbers_of_filters_are_whole_and_not_negative_in_bodies_too(console: Console, number: Any) -> None:
+    answer = await console.client.post(PATH, json={"filters": {"min_tokens": number}})
+    assert answer.status_code == 400 and "filters.min_tokens: must be a whole number, not negative" in answer.text

@@ -1,18 +1,15 @@
 """`doctor` on the governance: file entries without effect, caps and rules that can never bind, keys that ended. Reads only."""
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
 
 from addons.process.findings import Finding, Level
 from addons.process.text import few
 from store.config_store.client_config import ignored_fields, stored_client
+from store.config_store.reach import secrets_in
 from store.config_store.read import Governance
 from store.config_store.records import PricingOverrideRecord, RoutingRuleRecord
-from store.config_store.secret_text import SecretText
 from store.config_store.snapshot import ANY
 from store.config_store.store import ConfigStore
 from store.ledger.types import Scope
@@ -23,7 +20,7 @@ _OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def config_mode(path: Path, settings: Settings) -> Iterator[Finding]:
     """A configuration file with secrets in it that others may read."""
-    count = sum(1 for secret in _secrets_in(settings) if not secret.is_reference and secret.written)
+    count = sum(1 for secret in secrets_in(settings) if not secret.is_reference and secret.written)
     if not count or not path.is_file() or not path.stat().st_mode & _OPEN_TO_OTHERS:
         return
     yield Finding(
@@ -151,17 +148,3 @@ def has_own_price(overrides: tuple[PricingOverrideRecord, ...], model: str) -> b
     return any(
         model.startswith(row.pattern.rstrip("*")) if row.match_type == "wildcard" else model == row.pattern for row in overrides
     )
-
-
-def _secrets_in(value: Any) -> Iterator[SecretText]:
-    if isinstance(value, SecretText):
-        yield value
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _secrets_in(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _secrets_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _secrets_in(item)

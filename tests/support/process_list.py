@@ -22,7 +22,10 @@ class Process:
 
 def processes(supervisor: int) -> list[Process]:
     """The supervisor's living children, oldest first."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, timeout=10, check=True)
+    # -ww: else `ps` cuts its lines at $COLUMNS, before the role when the checkout stands deep.
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, timeout=10, check=True
+    )
     found = []
     for line in listed.stdout.splitlines():
         pid, parent, state, command = line.split(None, 3)

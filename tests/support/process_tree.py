@@ -7,7 +7,10 @@ from pathlib import Path
 
 def children(pid: int) -> dict[str, int]:
     """The gateway's direct child processes: `worker`, `console` → process id."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, timeout=10, check=True).stdout
+    # -ww: else `ps` cuts its lines at $COLUMNS, before the role when the checkout stands deep.
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, timeout=10, check=True
+    ).stdout
     found = {}
     for line in listed.splitlines():
         child, parent, command = line.split(None, 2)

@@ -30,6 +30,27 @@ while not os.path.exists(os.path.join(orders["app_dir"], "enough")):
 note("ended")
 """
 """Has calls to finish until the test says that it is enough."""
+ONE_OF_TWO_CANNOT_START = """
+def chosen():
+    if earlier("started") <= 2:
+        return False
+    try:
+        os.close(os.open(os.path.join(orders["app_dir"], "chosen"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+if chosen():
+    while earlier("serving") < 3:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os._exit(2)
+talk()
+print("ready", flush=True)
+note("serving")
+told.wait()
+note("ended")
+"""
+"""Of the first two new workers beside two old ones: one serves, and only then the other one ends with a user's error."""
 
 
 @pytest.fixture
@@ -109,7 +130,7 @@ def test_what_only_a_restart_changes_is_named_and_left(talking: Stage) -> None:
 
 
 def test_a_new_worker_that_cannot_start_leaves_everything_as_it_was(talking: Stage) -> None:
-    talking.play("worker", "n = earlier('started')\nif n == 4:\n    time.sleep(0.3)\n    os._exit(2)\n" + TALK)
+    talking.play("worker", ONE_OF_TWO_CANNOT_START)
     process = talking.ready(workers=2)
     old = [event["pid"] for event in talking.events(word="started")]
     hang_up(process)

@@ -21,5 +21,9 @@ class NotFound(UserError):
     """No such thing."""
 
 
+class Rehearsed(Exception):
+    """A change went through every check and was taken back, because it was only rehearsed. Not a failure."""
+
+
 class StoreUnavailable(Exception):
     """The database cannot be read or written now. Calls under a hard cap are refused while this lasts."""

@@ -180,6 +180,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "store/config_store/routing_rules.py", "store/config_store/specs_routing.py",
     ),
     "addons/console/test_contract.py": ("store/config_store/read_groups.py", "store/config_store/read_spent.py"),
+    "addons/console/test_live.py": ("addons/console/api/events.py", "store/markers.py"),
     "addons/console/test_openapi.py": ("addons/console/api/openapi.py",),
     "addons/console/test_overrides.py": ("addons/console/api/overrides.py", "store/config_store/change_spending.py"),
     "addons/console/test_unconfirmed.py": ("addons/console/api/unconfirmed.py",),

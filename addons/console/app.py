@@ -11,6 +11,7 @@ from tornado.web import Application, HTTPError, StaticFileHandler
 from addons.console.api import (
     audit,
     budgets,
+    events,
     explain,
     forecast,
     governance_providers,
@@ -39,9 +40,11 @@ from addons.console.api import (
 from addons.console.auth import Gatekeeper, check_open_console
 from addons.console.context import ConsoleContext
 from addons.console.handler import SECURITY_HEADERS, ConsoleHandler, NotFoundHandler
+from addons.console.live import Live
 from addons.console.origin import HostRules
 from addons.console.routes import Route
 from addons.console.sign_ins import SignIns
+from store.markers import read_markers
 
 STATIC_DIR = Path(__file__).with_name("static")
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -95,6 +98,7 @@ class AssetHandler(StaticFileHandler):
 API_ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
     *openapi.ROUTES,
+    *events.ROUTES,
     *session.ROUTES,
     *audit.ROUTES,
     *prompts.ROUTES,
@@ -126,6 +130,7 @@ API_ROUTES: tuple[Route, ...] = (
 def make_app(context: ConsoleContext) -> Application:
     """The application. Raises SettingsError when the login is switched off although others can reach the console."""
     check_open_console(context.settings, context.host)
+    logs = context.logs
     return Application(
         [
             (r"/", IndexHandler),
@@ -138,6 +143,11 @@ def make_app(context: ConsoleContext) -> Application:
         gatekeeper=Gatekeeper(context.admin_token, context.settings, context.store.clock, context.store.entropy),
         hosts=HostRules.of(context.settings, context.host),
         sign_ins=SignIns(context.store, context.executor),
+        live=Live(
+            lambda: read_markers(context.store.ledger, None if logs is None else logs.database),
+            context.executor,
+            context.store.clock,
+        ),
         log_function=lambda handler: None,
     )
 

@@ -14,7 +14,7 @@ from tornado.web import Application, HTTPError, MissingArgumentError, RequestHan
 from addons.console.auth import Gatekeeper, Method, Throttled
 from addons.console.context import ConsoleContext
 from addons.console.origin import HostRules
-from addons.console.routes import Operation, methods_of
+from addons.console.routes import REHEARSE_HEADER, Operation, methods_of
 from addons.console.sign_ins import SignIns
 from store.config_store.documents import document, entity_tag
 from store.config_store.edits import Actor
@@ -23,7 +23,7 @@ from store.config_store.json_text import dumps
 from store.config_store.problems import join_problems, problems
 from store.config_store.sessions import is_ended
 from store.config_store.store import ConfigStore
-from store.errors import Conflict, NotFound, PreconditionFailed, StoreUnavailable, UserError
+from store.errors import Conflict, NotFound, PreconditionFailed, Rehearsed, StoreUnavailable, UserError
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,17 @@ class ConsoleHandler(RequestHandler):
     def store(self) -> ConfigStore:
         """The store to make changes with: the audit log names this caller, and `If-Match` must hold."""
         if_match = self.request.headers.get("If-Match", "").strip()
-        return replace(self.context.store, actor=self._actor(), if_match=if_match if if_match not in ("", "*") else None)
+        return replace(
+            self.context.store,
+            actor=self._actor(),
+            if_match=if_match if if_match not in ("", "*") else None,
+            rehearse=self.is_rehearsal,
+        )
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether this request changes something and asks that nothing be changed."""
+        return self.request.method not in _SAFE_METHODS and REHEARSE_HEADER in self.request.headers
 
     def _actor(self) -> Actor:
         if self.context.actor is not None:
@@ -195,6 +205,10 @@ class ConsoleHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every failure as the JSON envelope; never a traceback."""
         fault = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if isinstance(fault, Rehearsed):
+            self.set_status(204)
+            self.finish()
+            return
         status, message = _status_of(status_code, fault)
         if isinstance(fault, Throttled):
             self.set_header("Retry-After", str(max(1, round(fault.seconds))))
@@ -211,7 +225,7 @@ class ConsoleHandler(RequestHandler):
         """Only what is our fault is logged, without the request's address, which may hold a token."""
         if isinstance(value, StoreUnavailable):
             log.warning("console: %s", value)
-        elif _status_of(500, value)[0] >= 500:
+        elif not isinstance(value, Rehearsed) and _status_of(500, value)[0] >= 500:
             log.error("console: %s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
 
     def data_received(self, chunk: bytes) -> None:
@@ -224,10 +238,18 @@ class ConsoleHandler(RequestHandler):
         told: Operation | None = getattr(getattr(self, (self.request.method or "").lower(), None), "operation", None)
         if told is None:
             return
+        if self.is_rehearsal:
+            self._refuse_what_cannot_be_rehearsed(told)
         if told.query is None and self.request.query_arguments:
             raise UserError(f"{min(self.request.query_arguments)}: unknown parameter; nothing may stand here")
         if told.body is None and self.request.body.strip() not in (b"", b"{}"):
             raise UserError("this takes no body; leave it out")
+
+    def _refuse_what_cannot_be_rehearsed(self, told: Operation) -> None:
+        if not told.rehearsal:
+            raise UserError(f"this cannot be rehearsed; leave the header {REHEARSE_HEADER} out to do it")
+        if self.request.headers[REHEARSE_HEADER].strip() != "1":
+            raise UserError(f"{REHEARSE_HEADER}: must be 1; leave the header out to make the change")
 
     async def _who(self) -> Method | None:
         gate = self.gatekeeper

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from addons.console.api.answers import ErrorAnswer
-from addons.console.routes import Operation, Route, methods_of
+from addons.console.routes import REHEARSE_HEADER, Operation, Route, methods_of
 
 VERSION = "3.1.0"
 JSON = "application/json"
@@ -171,6 +171,16 @@ def _operation(one: Described, name: str, shapes: Mapping[tuple[str, str], Any])
                 "schema": {"type": "string"},
             }
         )
+    if _can_be_rehearsed(one):
+        parameters.append(
+            {
+                "name": REHEARSE_HEADER,
+                "in": "header",
+                "required": False,
+                "description": "With 1 every check is made and nothing is changed: 204 when it would have worked.",
+                "schema": {"type": "string", "enum": ["1"]},
+            }
+        )
     if parameters:
         made["parameters"] = parameters
     if told.body is not None:
@@ -189,6 +199,8 @@ def _responses(one: Described, shapes: Mapping[tuple[str, str], Any]) -> dict[st
     if one.method in ("get", "put") and one.route.parts:
         good["headers"] = {"ETag": {"$ref": "#/components/headers/ETag"}}
     made = {str(told.status): good}
+    if _can_be_rehearsed(one):
+        made["204"] = {"description": f"Rehearsed with {REHEARSE_HEADER}: it would have worked, and nothing was changed"}
     for status in _failures(one):
         made[str(status)] = {"description": _REASONS[status], "content": {JSON: {"schema": shapes["", "error"]}}}
     return made
@@ -210,6 +222,10 @@ def _failures(one: Described) -> Iterator[int]:
         yield 413
     yield 429
     yield 503
+
+
+def _can_be_rehearsed(one: Described) -> bool:
+    return one.method != "get" and one.operation.rehearsal
 
 
 def _can_be_stale(one: Described) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from tornado.web import RequestHandler
 
+REHEARSE_HEADER = "X-Tollgate-Rehearse"
+"""With the value 1 a change is checked as always and then taken back: 204 says that it would have worked."""
 METHODS = ("get", "post", "put", "patch", "delete")
 _PART = re.compile(r"\{([a-z_]+)\}")
 
@@ -45,6 +47,8 @@ class Operation:
     status: int = 200
     media: str = "application/json"
     """What kind of answer it is; several by commas."""
+    rehearsal: bool = True
+    """Of a change: it is made through `self.store` in one transaction, which can be rolled back in place of committed."""
 
 
 type Method = Callable[..., Awaitable[None]]
@@ -58,11 +62,15 @@ def operation(
     answer: Any = None,
     status: int = 200,
     media: str = "application/json",
+    rehearsal: bool = True,
 ) -> Callable[[Method], Method]:
-    """Says of a handler's method what `/api/openapi.json` tells: one line, the query, the body, the answer, its status and kind."""
+    """Says of a handler's method what `/api/openapi.json` tells: one line, the query, the body, the answer, its status and kind.
+
+    A method that changes something otherwise than in one transaction of `self.store` says `rehearsal=False`.
+    """
 
     def described(method: Method) -> Method:
-        method.operation = Operation(summary, query, body, answer, status, media)  # type: ignore[attr-defined]
+        method.operation = Operation(summary, query, body, answer, status, media, rehearsal)  # type: ignore[attr-defined]
         return method
 
     return described

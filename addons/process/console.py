@@ -106,6 +106,7 @@ async def serve_console(spec: ChildSpec, settings: Settings) -> None:
     report_ready()
     await told.end.wait()
     server.stop()
+    app.settings["live"].close()
     await server.close_all_connections()
     await asyncio.to_thread(app.settings["sign_ins"].close)
     books.cancel()

@@ -51,7 +51,7 @@ def create_run(
     if not 1 <= ttl_seconds <= MAX_TTL_SECONDS:
         raise UserError(f"ttl_seconds: must be from 1 to {MAX_TTL_SECONDS}")
     now_ms = store.clock.now_ms()
-    with store.ledger.write() as connection:
+    with store.writing() as connection:
         with store.beside(connection) as governance:
             key = _key_for_run(governance, virtual_key, now_ms)
         _forget_old(connection, now_ms)
@@ -74,7 +74,7 @@ def create_run(
 
 def end_run(store: ConfigStore, run_id: str) -> None:
     """Close a run credential's door now; its sums stay readable for a while. Raises NotFound."""
-    with store.ledger.write() as connection:
+    with store.writing() as connection:
         run = read.run(connection, run_id)
         if run is None:
             raise NotFound(f"there is no run {run_id!r}")

@@ -54,7 +54,7 @@ def confirm_call(store: ConfigStore, call_id: str, cost_nanos: int | None, token
         raise UserError("cost, tokens: must not be negative, nor more than the ledger can hold")
     if not reason.strip():
         raise UserError("reason: must say why; it is kept in the ledger beside the correction")
-    with store.ledger.write() as connection:
+    with store.writing() as connection:
         if len(posts_of(connection, call_id)) > 1:
             raise Conflict(f"the call {call_id!r} was confirmed or corrected before; nothing was changed")
         before = posts_of(connection, call_id)

@@ -15,7 +15,7 @@ from store.config_store.keys import Entropy
 from store.config_store.reach import Reach
 from store.config_store.vault import Vault
 from store.database import Connection, Database, bump_revision
-from store.errors import Conflict, PreconditionFailed
+from store.errors import Conflict, PreconditionFailed, Rehearsed
 
 CHANGE_THE_FILE = (
     "the configuration comes from config.json alone (config_store.enabled is false): change the file, "
@@ -48,6 +48,8 @@ class ConfigStore:
     """Which references to secrets may be made over the API."""
     truth: FileTruth = FileTruth()
     """What config.json owns, though there is a store."""
+    rehearse: bool = False
+    """Every change goes through all its checks and is rolled back at its end: `Rehearsed` comes out in place of a commit."""
 
     @property
     def file_only(self) -> bool:
@@ -63,24 +65,35 @@ class ConfigStore:
     def changing(self) -> Iterator[Connection]:
         """One write transaction; the governance revision moves with it, so that every worker reads everything again.
 
-        Raises Conflict in file-only mode.
+        Raises Conflict in file-only mode; Rehearsed.
         """
         if self.file_only:
             raise Conflict(CHANGE_THE_FILE)
-        with self.database.write() as connection:
+        with self.writing() as connection:
             yield connection
             bump_revision(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One write transaction of the ledger, for what says itself which revision and which row of the audit log it leaves.
+
+        Raises Rehearsed.
+        """
+        with self.ledger.write() as connection:
+            yield connection
+            if self.rehearse:
+                raise Rehearsed
 
     @contextmanager
     def editing(self, action: str, kind: str, id_or_name: str = "", *, reason: str = "", spending: bool = False) -> Iterator[Edit]:
         """One change of one thing in a transaction of its own; the entity tag is checked before, the audit log is told after.
 
         Workers read that one thing again. For something that is made, set `Edit.id` inside. `spending`: it belongs to the ledger
-        (resets, top-ups) and is allowed in file-only mode. Raises PreconditionFailed; Conflict in file-only mode.
+        (resets, top-ups) and is allowed in file-only mode. Raises PreconditionFailed; Conflict in file-only mode; Rehearsed.
         """
         if self.file_only and not spending:
             raise Conflict(CHANGE_THE_FILE)
-        with self.ledger.write() as connection:
+        with self.writing() as connection:
             with self.audited(connection, action, kind, id_or_name, reason=reason) as edit:
                 yield edit
             if not spending:

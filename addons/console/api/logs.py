@@ -151,7 +151,8 @@ class LogsHandler(ConsoleHandler):
         total = logs.count(**conditions)
         return rows, total, total > 0 or logs.count(at_most=1) > 0, sums_over(self.context, given)
 
-    @operation("Take calls out of the logs; daily sums and the ledger keep what they cost", body=DeleteBody, answer=Deleted)
+    @operation("Take calls out of the logs; daily sums and the ledger keep what they cost", body=DeleteBody, answer=Deleted,
+               rehearsal=False)  # fmt: skip
     async def delete(self) -> None:
         body = self.body_as(DeleteBody)
         if not body.ids:

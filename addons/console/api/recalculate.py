@@ -56,7 +56,7 @@ class StatusQuery(Spec):
 class RecalculateHandler(ConsoleHandler):
     """Starting one."""
 
-    @operation("Recalculate the cost of logged calls", body=RecalculateBody, answer=RecalculationJson, status=202)
+    @operation("Recalculate the cost of logged calls", body=RecalculateBody, answer=RecalculationJson, status=202, rehearsal=False)
     async def post(self) -> None:
         body = self.body_as(RecalculateBody)
         job, is_new = await self.on_thread(self._start, body)
@@ -97,7 +97,7 @@ class RecalculateStatusHandler(ConsoleHandler):
 class RecalculateCancelHandler(ConsoleHandler):
     """Stopping it."""
 
-    @operation("Stop the recalculation that is running", answer=RecalculationJson)
+    @operation("Stop the recalculation that is running", answer=RecalculationJson, rehearsal=False)
     async def post(self) -> None:
         self.send(job_json(self.context.recalculation.cancel()))
 

@@ -22,7 +22,7 @@ class LoginHandler(ConsoleHandler):
 
     needs_sign_in = False
 
-    @operation("Sign in: sets a session cookie", body=LoginBody, answer=LoginAnswer)
+    @operation("Sign in: sets a session cookie", body=LoginBody, answer=LoginAnswer, rehearsal=False)
     async def post(self) -> None:
         body = self.body_as(LoginBody)
         if self.gatekeeper.is_open:
@@ -48,7 +48,7 @@ class LogoutHandler(ConsoleHandler):
 
     needs_sign_in = False
 
-    @operation("Sign out: the session ends, also for copies of its cookie", answer=Done)
+    @operation("Sign out: the session ends, also for copies of its cookie", answer=Done, rehearsal=False)
     async def post(self) -> None:
         if self.own_session:
             ends_ms = self.gatekeeper.ends_ms(self.own_session)

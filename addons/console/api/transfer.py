@@ -130,7 +130,8 @@ class ImportHandler(ConsoleHandler):
         """Gathers the file."""
         self._pieces.append(chunk)
 
-    @operation("Apply a file, or show what it would change", query=ImportQuery, body=ImportBody, answer=ImportAnswer)
+    @operation("Apply a file, or show what it would change", query=ImportQuery, body=ImportBody, answer=ImportAnswer,
+               rehearsal=False)  # fmt: skip
     async def post(self) -> None:
         query = self.query_as(ImportQuery)
         content = b"".join(self._pieces)

@@ -50,6 +50,7 @@ class Console:
     health: list[Health] = field(default_factory=lambda: [Health(True, {"config_store": "ok"})])
 
     sign_ins: Any = None
+    live: Any = None
 
     def stranger(self, **arguments: Any) -> httpx.AsyncClient:
         """A client that has no credentials."""
@@ -119,6 +120,7 @@ async def start_console(open_stores: OpenStores) -> AsyncIterator[StartConsole]:
             )
             app = make_app(context)
             console.sign_ins = app.settings["sign_ins"]
+            console.live = app.settings["live"]
             server = serve(app, sockets)
             stack.push_async_callback(server.close_all_connections)
             stack.callback(server.stop)
